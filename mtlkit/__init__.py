@@ -1,0 +1,71 @@
+"""mtlkit: one network, several vision tasks.
+
+Everything public is here; nothing heavy is imported until it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from mtlkit.api import create, fit, load, names
+    from mtlkit.backbone import Backbone, Features, FeatureSpec
+    from mtlkit.balancer import LossBalancer, StepStats
+    from mtlkit.data import Dataset, DatasetSpec, Sample, Samples, TargetSpec
+    from mtlkit.errors import ConfigError, DataError, MtlkitError
+    from mtlkit.head import Head
+    from mtlkit.model import Model
+    from mtlkit.task import Decoded, Task, seeded_normal
+
+__version__ = "0.1.0"
+
+hookimpl = pluggy.HookimplMarker("mtlkit")
+
+_HOMES = {
+    "api": ("create", "fit", "load", "names"),
+    "backbone": ("Backbone", "Features", "FeatureSpec"),
+    "balancer": ("LossBalancer", "StepStats"),
+    "data": ("Dataset", "DatasetSpec", "Sample", "Samples", "TargetSpec"),
+    "errors": ("ConfigError", "DataError", "MtlkitError"),
+    "head": ("Head",),
+    "model": ("Model",),
+    "task": ("Decoded", "Task", "seeded_normal"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Backbone",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "DatasetSpec",
+    "Decoded",
+    "FeatureSpec",
+    "Features",
+    "Head",
+    "LossBalancer",
+    "Model",
+    "MtlkitError",
+    "Sample",
+    "Samples",
+    "StepStats",
+    "TargetSpec",
+    "Task",
+    "create",
+    "fit",
+    "hookimpl",
+    "load",
+    "names",
+    "seeded_normal",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"mtlkit.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'mtlkit' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

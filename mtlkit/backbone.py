@@ -1,0 +1,121 @@
+"""Backbone: images to features, one entry per task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What the features of a backbone look like, so that no head asks which backbone it sits on.
+
+    Args:
+        channels: of each level, finest first.
+        strides: of each level; level i is ``[B, channels[i], H / strides[i], W / strides[i]]``.
+        dense: channels of the decoded map at the images' own size, or None when the backbone
+            does not decode by itself.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    dense: int | None = None
+
+
+class Features(NamedTuple):
+    """What one task gets to see of the images.
+
+    Args:
+        levels: finest first, level i is ``[B, C_i, H / s_i, W / s_i]``.
+        dense: ``[B, C, H, W]``, for tasks whose head reads a map of a backbone that decodes
+            by itself; else None.
+    """
+
+    levels: tuple[Tensor, ...]
+    dense: Tensor | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """Turns images into features, in two steps, so that what is shared is visible.
+
+    A subclass sets ``spec`` in its constructor and writes :meth:`encode`; one that gives each
+    task something of its own also writes :meth:`route` and :meth:`own_modules`.
+
+    Args:
+        tasks: ids of all tasks, in their fixed order.
+        dense_tasks: ids of those whose head reads ``Features.dense`` where there is one.
+        in_channels: channels of the images.
+    """
+
+    spec: FeatureSpec
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Subtracted from images in [0, 1], per RGB channel, before :meth:`encode`."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """What images are divided by after that."""
+    multiple: int = 32
+    """The sides of the images must be multiples of this."""
+    decodes: ClassVar[bool] = False
+    """Whether ``Features.dense`` exists, known before the backbone is built."""
+
+    def __init__(
+        self, tasks: Sequence[str], dense_tasks: Sequence[str] = (), in_channels: int = 3, /
+    ) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.dense_tasks = tuple(dense_tasks)
+        self.in_channels = in_channels
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Any:
+        """What every task shares.
+
+        Args:
+            images: ``[B, C, H, W]``, normalised by ``mean`` and ``std``.
+
+        Returns:
+            Anything :meth:`route` understands; :class:`Features` when all tasks see the same.
+        """
+
+    def route(self, shared: Any, tasks: Sequence[str], /) -> dict[str, Features]:
+        """What each of ``tasks`` takes of what :meth:`encode` returned; the same for all here."""
+        return dict.fromkeys(tasks, shared)
+
+    def own_modules(self, task: str, /) -> Iterable[nn.Module]:
+        """Modules that only ``task`` uses. Every other parameter of the backbone is shared."""
+        return ()
+
+    def own_parameters(self, task: str, /) -> Iterator[nn.Parameter]:
+        """Parameters of the backbone that only ``task`` uses."""
+        for module in self.own_modules(task):
+            yield from module.parameters()
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Parameters that several tasks use: all that no task owns."""
+        owned = {id(p) for task in self.tasks for p in self.own_parameters(task)}
+        return [p for p in self.parameters() if id(p) not in owned]
+
+    def initialise(self) -> list[str]:
+        """Load the weights that the options ask for.
+
+        Called once when a new run starts; never when a saved model is loaded.
+
+        Returns:
+            Lines for the user: what was loaded, and what was left out and why.
+        """
+        return []
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse images that do not survive the backbone's strides.
+
+        Raises:
+            ValueError: a side is no multiple of ``multiple``; the message has sizes that work.
+        """
+        m = self.multiple
+        if height % m or width % m:
+            near = [f"{max(m, s // m * m)} or {(s + m - 1) // m * m}" for s in (height, width)]
+            raise ValueError(
+                f"{type(self).__name__} needs image sides that are multiples of {m}, "
+                f"but got {height} x {width}; use a height of {near[0]} and a width of {near[1]}"
+            )
