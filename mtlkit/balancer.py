@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,8 @@ class StepStats:
 
     losses: Tensor
     gramian: Tensor | None = None
-    index: Tensor = cast(Tensor, None)
-    counts: Tensor = cast(Tensor, None)
+    index: Tensor = None  # type: ignore[assignment]
+    counts: Tensor = None  # type: ignore[assignment]
     step: int = 0
     epoch: int = 0
     seed: int = 0
@@ -66,7 +66,7 @@ class LossBalancer(nn.Module, ABC):
     needs: ClassVar[Needs] = "losses"
     """What it must see: ``losses`` alone, the ``gramian`` too, or ``columns`` of the Jacobian."""
     linear: ClassVar[bool] = False
-    """Whether its weights do not depend on this step's losses, so that they are known beforehand."""
+    """Whether its weights are known before this step's losses are."""
 
     def __init__(self, tasks: Sequence[str], /) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ class Task(ABC):
     Args:
         id: the name of this task in this run.
         spec: what the dataset offers.
+        image_size: height and width of the images the network sees, in pixels.
         target: the label to learn. By default the label called like the task's id if there is one
             of the right kind, else the task type's usual label.
 
@@ -47,8 +48,17 @@ class Task(ABC):
     out_channels: int
     """Channels of the raw prediction, set by the constructor."""
 
-    def __init__(self, id: str, spec: DatasetSpec, /, *, target: str | None = None) -> None:
+    def __init__(
+        self,
+        id: str,
+        spec: DatasetSpec,
+        image_size: tuple[int, int],
+        /,
+        *,
+        target: str | None = None,
+    ) -> None:
         self.id = id
+        self.image_size = image_size
         self.target = self._find_target(spec, target) if self.kind else None
 
     def _find_target(self, spec: DatasetSpec, target: str | None) -> str:
@@ -58,8 +68,8 @@ class Task(ABC):
         if target not in fitting:
             has = f"a {spec.targets[target].kind}" if target in spec.targets else "absent"
             raise ValueError(
-                f"task '{self.id}' learns a label of kind '{self.kind}' called '{target}', which is "
-                f"{has} in this dataset; of that kind it has: {', '.join(fitting) or 'none'}"
+                f"task '{self.id}' learns a label of kind '{self.kind}' called '{target}', which "
+                f"is {has} in this dataset; of that kind it has: {', '.join(fitting) or 'none'}"
             )
         return target
 

@@ -1,0 +1,100 @@
+"""What a user may set about a run, apart from the options of the chosen components."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class Choice:
+    """A chosen component: its registered name and the options given to it."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TaskChoice(Choice):
+    """A chosen task type; ``head`` is None for the type's default head with its defaults."""
+
+    head: Choice | None = None
+
+
+@dataclass
+class Settings:
+    """General options of a run.
+
+    Args:
+        views: what tasks that alter the image do: ``shared`` feeds one altered image to all tasks,
+            ``own`` gives such a task a forward pass of its own.
+        epochs: passes over the training data.
+        max_steps: stop after this many optimiser steps; 0 is no limit.
+        batch_size: images per process and forward pass.
+        image_size: side of the square images the network sees, or HEIGHTxWIDTH, in pixels;
+            by default the dataset's own.
+        augment: how training images are varied: ``none``, ``light`` (flip, mild crop) or
+            ``strong`` (flip, crop, colour).
+        lr: peak learning rate.
+        optimizer: any name timm's optimiser factory knows.
+        scheduler: any name timm's scheduler factory knows, or ``none``.
+        warmup: share of the optimiser steps over which the learning rate rises, in [0, 1).
+        weight_decay: of weights; biases and normalisation parameters get none.
+        accumulate: forward passes per optimiser step.
+        clip: largest norm of the gradient; 0 is off.
+        precision: arithmetic of the forward pass.
+        channels_last: keep images in the memory order that convolutions like best.
+        freeze_bn: keep the running statistics of batch normalisation as they are.
+        compile: compile the network with torch.compile.
+        workers: processes that load data, per training process; by default one per two cores, at
+            most 8.
+        seed: of weights, order, augmentation and noise.
+        deterministic: use only deterministic algorithms.
+        output: folder of the run; by default ``runs/`` and a name made of data, backbone, balancer
+            and time.
+        resume: go on with the run in this folder, or in ``--output`` when no folder is given.
+        monitor: TASK/METRIC that decides which checkpoint is best; by default the mean of the
+            tasks' primary metrics.
+        patience: stop after this many evaluations without a better checkpoint; 0 is never.
+        log_every: optimiser steps between two logged training losses.
+        log_with: experiment trackers that Accelerate knows, such as ``tensorboard``.
+        overfit: train and evaluate on this many training images only; 0 is off.
+    """
+
+    views: Literal["shared", "own"] = "shared"
+    epochs: int = 10
+    max_steps: int = 0
+    batch_size: int = 32
+    image_size: int | str | None = None
+    augment: Literal["none", "light", "strong"] = "light"
+    lr: float = 1e-3
+    optimizer: str = "adamw"
+    scheduler: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.05
+    accumulate: int = 1
+    clip: float = 0.0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = True
+    freeze_bn: bool = False
+    compile: bool = False
+    workers: int | None = None
+    seed: int = 0
+    deterministic: bool = False
+    output: str | None = None
+    resume: bool | str = False
+    monitor: str | None = None
+    patience: int = 0
+    log_every: int = 10
+    log_with: Sequence[str] = ()
+    overfit: int = 0
+
+
+@dataclass
+class Config:
+    """All that defines a run. Tasks are in the order the user named them."""
+
+    tasks: dict[str, TaskChoice]
+    backbone: Choice
+    balancer: Choice
+    data: Choice
+    settings: Settings = field(default_factory=Settings)
