@@ -106,6 +106,17 @@ class Backbone(nn.Module, ABC):
         """
         return []
 
+    def attention(self, images: Tensor, /) -> dict[str, list[Tensor]]:
+        """Attention masks by task, for pictures; nothing for a backbone that has none.
+
+        Args:
+            images: as for :meth:`encode`.
+
+        Returns:
+            For each task its masks ``[B, C, h, w]`` in [0, 1], in the order they are applied.
+        """
+        return {}
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse images that do not survive the backbone's strides.
 

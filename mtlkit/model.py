@@ -1,0 +1,169 @@
+"""Model: one backbone and a head per task, with everything needed to predict on a picture."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as transform
+
+from mtlkit.backbone import Backbone
+from mtlkit.head import Head
+from mtlkit.task import Decoded, Task
+
+Views = Literal["shared", "own"]
+
+
+def view_channels(tasks: Iterable[Task], views: Views) -> int:
+    """Channels of the images the network sees, given what the tasks make of them."""
+    tasks = list(tasks)
+    altered = [t.view_channels for t in tasks if t.view_channels]
+    if views == "own" and len(altered) < len(tasks):
+        return 3
+    return (min if views == "shared" else max)(altered, default=3)
+
+
+class Model(nn.Module):
+    """One network for several tasks.
+
+    Args:
+        tasks: in their fixed order.
+        backbone: built for these tasks.
+        heads: by task id.
+        image_size: height and width the network sees, in pixels.
+        views: ``shared`` shows one altered image to all tasks; ``own`` gives every task that
+            alters the image a forward pass of its own, and the others the clean image.
+
+    Raises:
+        ValueError: the backbone cannot take images of this size; the message has sizes that work.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        backbone: Backbone,
+        heads: Mapping[str, Head],
+        *,
+        image_size: tuple[int, int],
+        views: Views = "shared",
+    ) -> None:
+        super().__init__()
+        backbone.check_size(*image_size)
+        self.tasks = {task.id: task for task in tasks}
+        self.image_size = image_size
+        self.views = views
+        self.backbone = backbone
+        self.heads = nn.ModuleDict({task.id: heads[task.id] for task in tasks})
+        self.frozen_bn = False
+        channels = backbone.in_channels
+        for name, values in (("mean", backbone.mean), ("std", backbone.std)):
+            value = torch.tensor(values)
+            if channels != len(values):
+                value = value.mean().expand(channels)
+            self.register_buffer(name, value.reshape(-1, 1, 1).clone(), persistent=False)
+        self.passes = self._passes()
+
+    def _passes(self) -> list[tuple[str, ...]]:
+        """Ids of the tasks that each forward pass of the backbone serves."""
+        if self.views == "shared":
+            return [tuple(self.tasks)]
+        clean = tuple(id for id, task in self.tasks.items() if task.view_channels is None)
+        altered = [(id,) for id in self.tasks if id not in clean]
+        return [clean, *altered] if clean else altered
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.mean.device
+
+    def inputs(self, images: Tensor, seeds: Tensor | None = None) -> list[Tensor]:
+        """What each forward pass sees.
+
+        Args:
+            images: clean, ``[B, 3, H, W]`` in [0, 1], on the device.
+            seeds: ``[B]``, of the noise; None adds none.
+
+        Returns:
+            One ``[B, C, H, W]`` in [0, 1] for each entry of ``passes``.
+        """
+        return [self._view(images, tasks, seeds) for tasks in self.passes]
+
+    def _view(self, images: Tensor, tasks: tuple[str, ...], seeds: Tensor | None) -> Tensor:
+        altering = [self.tasks[id] for id in tasks if self.tasks[id].view_channels]
+        for task in sorted(altering, key=lambda task: -(task.view_channels or 0)):
+            images = task.view(images.expand(-1, 3, -1, -1), seeds)
+        return images.expand(-1, self.backbone.in_channels, -1, -1)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Raw predictions by task id, from what :meth:`inputs` returned."""
+        predictions = {}
+        for images, tasks in zip(inputs, self.passes, strict=True):
+            shared = self.backbone.encode((images - self.mean) / self.std)
+            features = self.backbone.route(shared, tasks)
+            size = (images.shape[-2], images.shape[-1])
+            for id in tasks:
+                predictions[id] = self.heads[id](features[id], size)
+        return {id: predictions[id] for id in self.tasks}
+
+    def own_parameters(self, task: str) -> list[nn.Parameter]:
+        """Parameters that only this task uses: its head's, and its part of the backbone."""
+        return [*self.backbone.own_parameters(task), *self.heads[task].parameters()]
+
+    def train(self, mode: bool = True) -> "Model":
+        """Set training mode; frozen batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_bn:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    @torch.inference_mode()
+    def predict(self, image: Image.Image | Tensor) -> dict[str, Decoded]:
+        """Every task's answer for one picture, in the picture's own pixels.
+
+        Args:
+            image: a PIL image of any mode, or uint8 ``[3, H, W]``.
+
+        Returns:
+            By task id, what its task decodes; see :meth:`mtlkit.Task.decode`.
+        """
+        return self.predict_batch([image])[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, images: Sequence[Image.Image | Tensor]) -> list[dict[str, Decoded]]:
+        """:meth:`predict` for several pictures, of any sizes, in one forward pass."""
+        pictures = [as_picture(image) for image in images]
+        batch = torch.stack([self.resize(picture) for picture in pictures]).to(self.device)
+        was_training = self.training
+        self.eval()
+        raw = self(*self.inputs(as_floats(batch)))
+        self.train(was_training)
+        return [
+            {id: task.decode(raw[id][i].float().cpu(), picture) for id, task in self.tasks.items()}
+            for i, picture in enumerate(pictures)
+        ]
+
+    def resize(self, picture: Tensor) -> Tensor:
+        """``[3, H, W]`` at the size the network sees; the sides are scaled each on their own."""
+        return cast(Tensor, transform.resize(picture, list(self.image_size), antialias=True))
+
+
+def as_picture(image: Image.Image | Tensor) -> Tensor:
+    """A PIL image of any mode as uint8 ``[3, H, W]``, turned upright by its EXIF entry."""
+    if isinstance(image, Tensor):
+        return image
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return cast(Tensor, v2.functional.pil_to_tensor(upright))
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Uint8 images in [0, 255] as float32 in [0, 1]."""
+    return images.float().div_(255)
