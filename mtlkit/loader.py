@@ -27,7 +27,7 @@ class Key(NamedTuple):
     """Which sample to load: the epoch rides along, so persistent workers cannot miss it."""
 
     epoch: int
-    index: int
+    position: int
     valid: bool
 
 
@@ -136,7 +136,7 @@ class Prepared(TorchDataset[Sample]):
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Sample:
-        sample = self.samples[key.index]
+        sample = self.samples[key.position]
         kept = {k: v for k, v in sample.items() if k in ("image", "id") or k in self.targets}
         seed = hash_words(self.seed, key.epoch, sample["id"])
         with torch.random.fork_rng(devices=[]):
@@ -175,7 +175,7 @@ class Prepared(TorchDataset[Sample]):
             values = [s["labels"].get(name) for s in samples]
             blank = _blank(spec, self.size)
             targets[name] = torch.stack(
-                [blank if v is None else torch.as_tensor(v).as_subclass(Tensor) for v in values]
+                [blank if v is None else v.as_subclass(Tensor).to(blank.dtype) for v in values]
             )
             present[name] = torch.tensor([v is not None for v in values]) & valid
         return {
@@ -191,7 +191,8 @@ class Prepared(TorchDataset[Sample]):
 def _blank(spec: TargetSpec, size: tuple[int, int]) -> Tensor:
     """What stands for a missing label."""
     if spec.kind == "mask":
-        return torch.full(size, spec.ignore_index, dtype=torch.uint8)
+        dtype = torch.uint8 if len(spec.classes) < 256 else torch.int64
+        return torch.full(size, spec.ignore_index, dtype=dtype)
     if spec.kind == "class":
         return torch.tensor(0)
     shape = {"box": (4,), "map": (spec.channels, *size), "vector": (spec.channels,)}[spec.kind]
@@ -211,21 +212,3 @@ def make_loader(
         persistent_workers=workers > 0,
         generator=torch.Generator(),
     )
-
-
-def to_device(batch: Batch, device: torch.device, *, channels_last: bool = False) -> Batch:
-    """The batch with its images and targets on ``device``; ids, seeds and flags also stay here.
-
-    Returns:
-        Also ``labelled``: by target name, whether any sample has it, known without waiting for
-        the device.
-    """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return {
-        **batch,
-        "image": batch["image"].to(device, non_blocking=True, memory_format=layout),
-        "valid": batch["valid"].to(device, non_blocking=True),
-        "targets": {k: v.to(device, non_blocking=True) for k, v in batch["targets"].items()},
-        "present": {k: v.to(device, non_blocking=True) for k, v in batch["present"].items()},
-        "labelled": {k: bool(v.any()) for k, v in batch["present"].items()},
-    }

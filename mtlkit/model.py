@@ -1,12 +1,12 @@
 """Model: one backbone and a head per task, with everything needed to predict on a picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transform
 
 from mtlkit.backbone import Backbone
@@ -23,6 +23,23 @@ def view_channels(tasks: Iterable[Task], views: Views) -> int:
     if views == "own" and len(altered) < len(tasks):
         return 3
     return (min if views == "shared" else max)(altered, default=3)
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """A batch on the device, as the network and its tasks see it.
+
+    Args:
+        inputs: one ``[B, C, H, W]`` in [0, 1] for each forward pass.
+        targets: one ``[B, ...]`` for each task, in the tasks' order.
+        present: ``[B]`` bool for each task: which samples have a label.
+        labelled: for each task whether any sample has one, known without asking the device.
+    """
+
+    inputs: list[Tensor]
+    targets: list[Tensor]
+    present: list[Tensor]
+    labelled: list[bool]
 
 
 class Model(nn.Module):
@@ -73,7 +90,7 @@ class Model(nn.Module):
         if self.views == "shared":
             return [tuple(self.tasks)]
         clean = tuple(id for id, task in self.tasks.items() if task.view_channels is None)
-        altered = [(id,) for id in self.tasks if id not in clean]
+        altered: list[tuple[str, ...]] = [(id,) for id in self.tasks if id not in clean]
         return [clean, *altered] if clean else altered
 
     @property
@@ -98,6 +115,22 @@ class Model(nn.Module):
         for task in sorted(altering, key=lambda task: -(task.view_channels or 0)):
             images = task.view(images.expand(-1, 3, -1, -1), seeds)
         return images.expand(-1, self.backbone.in_channels, -1, -1)
+
+    def prepare(self, batch: Mapping[str, Any], *, channels_last: bool = False) -> TaskBatch:
+        """A loader's batch on the device, with the views and targets that the tasks make."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        images = as_floats(batch["image"].to(self.device, non_blocking=True, memory_format=layout))
+        targets, present, labelled = [], [], []
+        for task in self.tasks.values():
+            if task.target is None:
+                targets.append(task.make_target(images))
+                has = batch["valid"]
+            else:
+                targets.append(batch["targets"][task.target].to(self.device, non_blocking=True))
+                has = batch["present"][task.target]
+            labelled.append(bool(has.any()))
+            present.append(has.to(self.device, non_blocking=True))
+        return TaskBatch(self.inputs(images, batch["seeds"]), targets, present, labelled)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Raw predictions by task id, from what :meth:`inputs` returned."""
@@ -158,10 +191,8 @@ def as_picture(image: Image.Image | Tensor) -> Tensor:
     """A PIL image of any mode as uint8 ``[3, H, W]``, turned upright by its EXIF entry."""
     if isinstance(image, Tensor):
         return image
-    from PIL import ImageOps
-
     upright = ImageOps.exif_transpose(image).convert("RGB")
-    return cast(Tensor, v2.functional.pil_to_tensor(upright))
+    return cast(Tensor, transform.pil_to_tensor(upright))
 
 
 def as_floats(images: Tensor) -> Tensor:
