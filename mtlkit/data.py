@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Kind = Literal["mask", "class", "box", "map", "vector"]
 Split = Literal["train", "val", "test"]
@@ -78,7 +78,7 @@ class Dataset(ABC):
     """
 
     spec: DatasetSpec
-    image_size: ClassVar[int] = 256
+    image_size: int = 256
     """Side to which images are resized, in pixels, unless the user says otherwise."""
 
     @abstractmethod

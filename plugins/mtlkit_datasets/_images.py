@@ -1,0 +1,157 @@
+"""Picture files: decode, turn upright, convert, check."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mtlkit import DataError
+
+Pixels = NDArray[np.uint8]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SHOWN = 5
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
+
+def read_image(path: Path, /) -> Pixels:
+    """A picture as the viewer means it to be seen: upright, RGB uint8 [H, W, 3].
+
+    Transparency lies on white, 16 bits are scaled to 8, of an animation the first frame counts.
+    """
+    with _opened(path) as image:
+        upright = UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return np.array(rgb if upright is None else rgb.transpose(upright))
+
+
+def read_mask(path: Path, /) -> Pixels:
+    """Class ids uint8 [H, W]; of a palette picture the indices."""
+    with _opened(path) as image:
+        upright = UPRIGHT.get(_orientation(image))
+        ids = np.array(image if upright is None else image.transpose(upright))
+    if ids.ndim == 3:
+        if (ids[..., :3] != ids[..., :1]).any():
+            raise DataError(f"{path}: a colour picture; a mask holds one class id per pixel")
+        ids = ids[..., 0]
+    if ids.dtype.kind == "f" or ids.min() < 0 or ids.max() > 255:
+        raise DataError(
+            f"{path}: holds {ids.min():g} to {ids.max():g}; class ids are whole numbers, 0 to 255"
+        )
+    return ids.astype(np.uint8)
+
+
+def check_image(path: Path, /) -> tuple[int, int]:
+    """Decode a picture as cheaply as its format allows: height and width, upright."""
+    with _opened(path) as image:
+        width, height = image.size
+        sideways = _orientation(image) >= 5
+        image.draft("L", (1, 1))
+        image.load()
+        if image.mode == "F":
+            _to_rgb(image)
+    return (width, height) if sideways else (height, width)
+
+
+def check_all(
+    root: Path, items: Iterable[Item], check: Callable[[Item], Result], /
+) -> list[Result]:
+    """What ``check`` returns for each item, in order, by a pool of threads.
+
+    Raises:
+        DataError: ``check`` raised one for some items; the first few and their number are named.
+    """
+
+    def outcome(item: Item) -> Result | DataError:
+        try:
+            return check(item)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(outcome, items))
+    refuse(root, [str(problem) for problem in outcomes if isinstance(problem, DataError)])
+    return [result for result in outcomes if not isinstance(result, DataError)]
+
+
+def refuse(root: Path, problems: list[str], /) -> None:
+    """Raise one error of one line that names the first few problems, if there is any."""
+    if not problems:
+        return
+    short = [problem.replace(f"{root}{os.sep}", "") for problem in problems[:SHOWN]]
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    files = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    line = " ".join(f"{files} in {root}: {'; '.join(short)}{more}".split())
+    raise DataError(f"{line}. Mend, replace or remove what is named")
+
+
+def files_in(folder: Path, suffixes: Iterable[str], /) -> list[Path]:
+    """All files with those suffixes below a folder, hidden ones left out, sorted."""
+    known = tuple(suffixes)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in known and not path.name.startswith(".") and path.is_file()
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (DataError, FileNotFoundError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: no such file") from error
+    except Exception as error:  # Pillow's decoders raise nearly every kind on broken files
+        raise DataError(f"{path}: cannot be decoded ({_reason(error, path)})") from error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture in a known format"
+    return str(error).replace(str(path), path.name) or type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # broken EXIF data is common, and no reason to refuse the picture
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits per channel")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image)
+        return Image.fromarray((wide // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def described(size: tuple[int, ...], /) -> str:
+    """Height and width as people write a picture's size."""
+    return f"{size[1]}x{size[0]}"

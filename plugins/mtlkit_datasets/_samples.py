@@ -1,0 +1,28 @@
+"""Arrays to what a sample holds, and an order of samples that no run of a program can change."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torchvision import tv_tensors
+
+from ._boxes import Box
+
+
+def as_image(pixels: NDArray[Any], /) -> tv_tensors.Image:
+    """An RGB picture uint8 [H, W, 3] as a sample's image [3, H, W], without a copy."""
+    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def as_box(box: Box, size: tuple[int, ...], /) -> tv_tensors.BoundingBoxes:
+    """A sample's box [1, 4]; ``size`` is height and width of its image."""
+    return tv_tensors.BoundingBoxes(
+        torch.tensor([box], dtype=torch.float32), format="XYXY", canvas_size=(size[0], size[1])
+    )
+
+
+def shuffled(ids: Iterable[str], /) -> list[str]:
+    """The ids in an order that depends on nothing but the ids themselves."""
+    return sorted(ids, key=lambda id: hashlib.blake2b(id.encode(), digest_size=8).digest())
