@@ -38,6 +38,8 @@ class Task(ABC):
     """Whether it predicts a ``map`` or a ``vector``; the head must do the same."""
     default_head: ClassVar[str]
     """Name of the head it gets unless the user chooses another."""
+    metric_names: ClassVar[tuple[str, ...]]
+    """Names of what its metric computes."""
     primary: ClassVar[str]
     """Which of its metrics stands for it when the best checkpoint is chosen."""
     higher_is_better: ClassVar[bool] = True

@@ -1,0 +1,194 @@
+"""What the command line does, in Python."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+
+from mtlkit import registry
+from mtlkit.build import (
+    Parts,
+    build,
+    build_optimizer,
+    build_scheduler,
+    create as create_component,
+    load_model,
+    model_config,
+)
+from mtlkit.config import from_mapping, to_mapping
+from mtlkit.data import Split
+from mtlkit.errors import CheckpointError
+from mtlkit.model import Model
+from mtlkit.predict import predict_files as predict_with
+from mtlkit.run import RunFolder
+from mtlkit.settings import Choice, Config
+from mtlkit.train import Run, make_accelerator, planned_steps, resume, train
+
+
+def names(kind: str) -> list[str]:
+    """Registered names of a kind: task, head, backbone, balancer or dataset."""
+    return list(registry.load().names(kind))
+
+
+def create(kind: str, name: str, *given: Any, **options: Any) -> Any:
+    """Build any registered component.
+
+    Args:
+        kind: task, head, backbone, balancer or dataset.
+        name: as registered.
+        given: what the framework gives to a component of this kind, in order.
+        options: its own.
+
+    Raises:
+        ConfigError: there is no such component, or it refuses an option.
+    """
+    return create_component(kind, Choice(name, options), *given)
+
+
+def load(folder: Path | str) -> Model:
+    """The model of a run or model folder, ready for ``model.predict(image)``."""
+    return load_model(Path(folder))
+
+
+def fit(**options: Any) -> dict[str, Any]:
+    """Train, as the command line does, with the same options.
+
+    Args:
+        options: general options by name (``max_steps=10``); components by name (``data="shapes"``)
+            or with options (``backbone={"name": "segnet", "width": 16}``).
+
+    Returns:
+        The content of results.json, and under ``folder`` where the run is.
+    """
+    return run_config(from_mapping(options))
+
+
+def run_config(config: Config) -> dict[str, Any]:
+    """Train what a configuration describes, to the end."""
+    run = prepare(config)
+    describe(run)
+    results = train(run)
+    return {**results, "folder": str(run.folder.path)}
+
+
+def dry_run(config: Config) -> None:
+    """Build everything, say what would be trained, write nothing."""
+    describe(_assemble(config))
+
+
+def prepare(config: Config) -> Run:
+    """Everything built, the run folder made (or found again), ready for :func:`mtlkit.train.train`."""
+    run = _assemble(config)
+    settings = config.settings
+    if settings.resume:
+        run.folder.check_resumable()
+        resume(run)
+        return run
+    if run.main:
+        run.folder.create()
+        run.folder.write_config(
+            run.config, str(run.accelerator.device), run.accelerator.num_processes
+        )
+    for line in run.model.backbone.initialise():
+        run.say(line)
+    run.accelerator.wait_for_everyone()
+    return run
+
+
+def _assemble(config: Config) -> Run:
+    settings = config.settings
+    if settings.deterministic:
+        torch.use_deterministic_algorithms(True)
+    folder = RunFolder(settings.output or _default_output(config))
+    accelerator = make_accelerator(settings, str(folder.path))
+    parts = build(config)
+    model, balancer = parts.model, parts.balancer
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model.to(accelerator.device, memory_format=layout)
+    balancer.to(accelerator.device)
+    optimizer = build_optimizer(settings, model, balancer)
+    samples = parts.dataset.spec.sizes["train"]
+    _, steps = planned_steps(settings, samples, accelerator.num_processes)
+    chosen = to_mapping(config)
+    if settings.log_with:
+        accelerator.init_trackers("mtlkit", config={"config": yaml.safe_dump(chosen)})
+    return Run(
+        settings=settings,
+        folder=folder,
+        dataset=parts.dataset,
+        model=model,
+        balancer=balancer,
+        optimizer=accelerator.prepare_optimizer(optimizer),
+        scheduler=build_scheduler(settings, optimizer, steps),
+        steps=steps,
+        accelerator=accelerator,
+        config=chosen | {"plugins": _plugin_versions(config, parts)},
+        model_config=model_config(config, parts),
+        notify=registry.load().notify,
+    )
+
+
+def _plugin_versions(config: Config, parts: Parts) -> dict[str, str]:
+    found = [("dataset", config.data.name), ("balancer", config.balancer.name)]
+    versions: dict[str, str] = dict(model_config(config, parts)["plugins"])
+    for kind, name in found:
+        component = registry.load().find(kind, name)
+        versions[component.distribution] = component.version
+    return versions
+
+
+def _default_output(config: Config) -> Path:
+    parts = (config.data.name, config.backbone.name, config.balancer.name)
+    words = "-".join(name.replace("/", "_") for name in parts)
+    return Path("runs") / f"{words}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def describe(run: Run) -> None:
+    """Print what is going to be trained, and on what."""
+    model, settings = run.model, run.settings
+    shared = sum(p.numel() for p in model.backbone.shared_parameters())
+    own = {id: sum(p.numel() for p in model.own_parameters(id)) for id in model.tasks}
+    processes = run.accelerator.num_processes
+    sizes = ", ".join(f"{count} {split}" for split, count in run.dataset.spec.sizes.items())
+    height, width = model.image_size
+    names = {kind: run.config[kind]["name"] for kind in ("data", "backbone", "balancer")}
+    effective = settings.batch_size * processes * settings.accumulate
+    run.say(f"data      {names['data']}: {sizes}; {height} x {width} px")
+    run.say(f"network   {names['backbone']}: {shared:,} shared parameters; of each task's own "
+            + ", ".join(f"{id} {count:,}" for id, count in own.items()))  # fmt: skip
+    run.say(f"balancer  {names['balancer']}")
+    run.say(f"training  {run.steps} steps of {effective} images ({settings.batch_size} x "
+            f"{processes} processes x {settings.accumulate} accumulated) on "
+            f"{run.accelerator.device}, precision {settings.precision}")  # fmt: skip
+    run.say(f"output    {run.folder.path}")
+
+
+def evaluate_run(
+    folder: Path, split: str, batch_size: int | None = None, workers: int | None = None
+) -> dict[str, float]:
+    """Metrics and losses of a saved run's best model on one split of its data.
+
+    Raises:
+        CheckpointError: the folder holds no run with a model.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise CheckpointError(f"{folder} is not the folder of a run: it has no config.yaml")
+    config = from_mapping(yaml.safe_load(file.read_text()))
+    config.settings.output = str(folder)
+    config.settings.batch_size = batch_size or config.settings.batch_size
+    config.settings.workers = config.settings.workers if workers is None else workers
+    config.settings.log_with = ()
+    run = _assemble(config)
+    run.model.load_state_dict(load_model(folder).state_dict())
+    return run.evaluate(cast(Split, split))
+
+
+def predict_files(folder: Path, images: Sequence[Path], output: Path, batch_size: int = 16) -> int:
+    """Predict for picture files with a saved model; returns how many could not be read."""
+    model = load_model(folder)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return predict_with(model.to(device or "cpu"), images, output, batch_size=batch_size)

@@ -1,0 +1,143 @@
+"""Pictures of a run: curves, a gallery of fixed samples, attention masks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transform
+
+from mtlkit.loader import Batch
+from mtlkit.model import Model
+from mtlkit.task import Task
+
+CELL = 1.7
+"""Inches of one picture in a grid."""
+DPI = 110
+
+
+def save_image(file: Path, image: Tensor) -> None:
+    """Write a uint8 ``[3, H, W]`` or ``[H, W]`` tensor as a PNG."""
+    array = image.cpu().permute(1, 2, 0).numpy() if image.ndim == 3 else image.cpu().numpy()
+    Image.fromarray(array).save(file)
+
+
+@torch.inference_mode()
+def gallery(folder: Path, model: Model, batch: Batch) -> None:
+    """Draw ``samples.png``: for each sample the input, and each task's truth and prediction.
+
+    For a backbone with attention also ``attention_<task>.png``: its masks, averaged over channels,
+    in the order they are applied.
+
+    Args:
+        folder: where to.
+        model: of the run.
+        batch: the fixed samples, as the loader makes them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    was_training = model.training
+    model.eval()
+    work = model.prepare(batch)
+    raw = {id: value.float().cpu() for id, value in model(*work.inputs).items()}
+    columns: dict[str, list[Tensor | None]] = {"input": _seen(work.inputs[0])}
+    clean = list(batch["image"])
+    for i, task in enumerate(model.tasks.values()):
+        targets, present = work.targets[i].cpu(), work.present[i].tolist()
+        columns[f"{task.id}\ntruth"] = [
+            _truth(task, target, image) if has else None
+            for target, image, has in zip(targets, clean, present, strict=True)
+        ]
+        columns[f"{task.id}\npredicted"] = [
+            task.draw(image, task.decode(prediction, image))
+            for prediction, image in zip(raw[task.id], clean, strict=True)
+        ]
+    _grid(columns, batch["id"]).savefig(folder / "samples.png", dpi=DPI)
+    normalised = (work.inputs[0] - model.mean) / model.std
+    for id, masks in model.backbone.attention(normalised).items():
+        figure = _grid(_attention_columns(masks, clean), batch["id"])
+        figure.savefig(folder / f"attention_{id}.png", dpi=DPI)
+    model.train(was_training)
+
+
+def _truth(task: Task, target: Tensor, image: Tensor) -> Tensor:
+    return task.draw(image, task.decode_target(target, image))
+
+
+def _seen(images: Tensor) -> list[Tensor | None]:
+    """What the network saw, as uint8 pictures."""
+    return [(image.expand(3, -1, -1) * 255).round().byte().cpu() for image in images]
+
+
+def _attention_columns(
+    masks: Sequence[Tensor], images: Sequence[Tensor]
+) -> dict[str, list[Tensor | None]]:
+    colours = matplotlib.colormaps["inferno"]
+    columns: dict[str, list[Tensor | None]] = {"input": list(images)}
+    for number, mask in enumerate(masks, start=1):
+        size = list(images[0].shape[-2:])
+        heat = transform.resize(mask.float().mean(1, keepdim=True).cpu(), size)[:, 0]  # [B, H, W]
+        low, high = float(heat.min()), float(heat.max())
+        shown = colours(((heat - low) / max(high - low, 1e-12)).numpy())[..., :3]
+        pictures = torch.from_numpy(shown * 255).byte().permute(0, 3, 1, 2)
+        columns[f"mask {number}\n{low:.2f} to {high:.2f}"] = list(pictures)
+    return columns
+
+
+def _grid(columns: Mapping[str, Sequence[Tensor | None]], names: Sequence[str]) -> Figure:
+    """A figure with a column of pictures under each title; a missing one is said to be missing."""
+    rows, cols = len(names), len(columns)
+    figure = Figure(figsize=(CELL * cols, CELL * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, cols, squeeze=False)
+    for col, (title, pictures) in enumerate(columns.items()):
+        for row, picture in enumerate(pictures):
+            ax = axes[row][col]
+            ax.set(xticks=[], yticks=[])
+            if row == 0:
+                ax.set_title(title, fontsize=9)
+            if col == 0:
+                ax.set_ylabel(names[row][-20:], fontsize=6)
+            if picture is None:
+                ax.text(0.5, 0.5, "no label", ha="center", va="center", fontsize=8, color="grey")
+            else:
+                ax.imshow(picture.permute(1, 2, 0).numpy())
+    return figure
+
+
+def curves(folder: Path, history: Iterable[Mapping[str, Any]], tasks: Iterable[Task]) -> None:
+    """Draw ``losses.png``, ``metrics.png`` and ``weights.png`` from the lines of metrics.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = list(history)
+    tasks = list(tasks)
+    splits = [split for split in ("train", "val") if any(x["split"] == split for x in lines)]
+    groups = {
+        "losses": [(task.id, [f"{task.id}/loss"]) for task in tasks],
+        "metrics": [
+            (f"{t.id}/{name}", [f"{t.id}/{name}"]) for t in tasks for name in t.metric_names
+        ],
+        "weights": [("weight of each task's gradient", [f"{task.id}/weight" for task in tasks])],
+    }
+    for name, panels in groups.items():
+        figure = Figure(figsize=(min(4 * len(panels), 12), 3 * -(-len(panels) // 3)),
+                        layout="constrained")  # fmt: skip
+        axes = figure.subplots(-(-len(panels) // 3), min(len(panels), 3), squeeze=False).flatten()
+        for ax, (title, keys) in zip(axes, panels, strict=False):
+            for key in keys:
+                for split in splits:
+                    _line(ax, lines, key, split, label=split if len(keys) == 1 else key)
+            ax.set(title=title, xlabel="optimiser step")
+            if ax.get_legend_handles_labels()[0]:
+                ax.legend(fontsize=8)
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        figure.savefig(folder / f"{name}.png", dpi=DPI)
+
+
+def _line(ax: Axes, lines: Iterable[Mapping[str, Any]], key: str, split: str, label: str) -> None:
+    points = [(x["step"], x[key]) for x in lines if x["split"] == split and x.get(key) is not None]
+    if points:
+        ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else "")
