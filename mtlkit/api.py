@@ -8,17 +8,16 @@ from typing import Any, cast
 import torch
 import yaml
 
+from mtlkit import build as building
 from mtlkit import registry
 from mtlkit.build import (
-    Parts,
     build,
     build_optimizer,
     build_scheduler,
-    create as create_component,
     load_model,
     model_config,
 )
-from mtlkit.config import from_mapping, to_mapping
+from mtlkit.config import from_mapping, plugins, to_mapping
 from mtlkit.data import Split
 from mtlkit.errors import CheckpointError
 from mtlkit.model import Model
@@ -45,7 +44,7 @@ def create(kind: str, name: str, *given: Any, **options: Any) -> Any:
     Raises:
         ConfigError: there is no such component, or it refuses an option.
     """
-    return create_component(kind, Choice(name, options), *given)
+    return building.create(kind, Choice(name, options), *given)
 
 
 def load(folder: Path | str) -> Model:
@@ -80,7 +79,7 @@ def dry_run(config: Config) -> None:
 
 
 def prepare(config: Config) -> Run:
-    """Everything built, the run folder made (or found again), ready for :func:`mtlkit.train.train`."""
+    """Everything built and the run folder made, or found again: ready to train."""
     run = _assemble(config)
     settings = config.settings
     if settings.resume:
@@ -107,7 +106,7 @@ def _assemble(config: Config) -> Run:
     parts = build(config)
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    model.to(accelerator.device, memory_format=layout)
+    model.to(memory_format=layout).to(accelerator.device)
     balancer.to(accelerator.device)
     optimizer = build_optimizer(settings, model, balancer)
     samples = parts.dataset.spec.sizes["train"]
@@ -125,19 +124,10 @@ def _assemble(config: Config) -> Run:
         scheduler=build_scheduler(settings, optimizer, steps),
         steps=steps,
         accelerator=accelerator,
-        config=chosen | {"plugins": _plugin_versions(config, parts)},
+        config=chosen | {"plugins": plugins(config)},
         model_config=model_config(config, parts),
-        notify=registry.load().notify,
+        observers=registry.load().observers(),
     )
-
-
-def _plugin_versions(config: Config, parts: Parts) -> dict[str, str]:
-    found = [("dataset", config.data.name), ("balancer", config.balancer.name)]
-    versions: dict[str, str] = dict(model_config(config, parts)["plugins"])
-    for kind, name in found:
-        component = registry.load().find(kind, name)
-        versions[component.distribution] = component.version
-    return versions
 
 
 def _default_output(config: Config) -> Path:

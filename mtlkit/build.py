@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm.optim
 import timm.scheduler
@@ -12,6 +12,7 @@ import torch
 from mtlkit import __version__, registry
 from mtlkit.balancer import LossBalancer
 from mtlkit.checkpoint import read_model
+from mtlkit.config import plugins
 from mtlkit.data import Dataset, DatasetSpec
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mean
 from mtlkit.head import Head
@@ -202,11 +203,6 @@ def build_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, steps:
 
 def model_config(config: Config, parts: Parts) -> dict[str, Any]:
     """What ``model/config.json`` holds: all that :func:`load_model` needs but the weights."""
-    components = [("backbone", config.backbone)]
-    for id, choice in config.tasks.items():
-        task = parts.model.tasks[id]
-        components += [("task", choice), ("head", choice.head or Choice(task.default_head))]
-    found = {registry.load().find(kind, choice.name) for kind, choice in components}
     tree = {
         "mtlkit": __version__,
         "tasks": {id: asdict(choice) for id, choice in config.tasks.items()},
@@ -214,7 +210,7 @@ def model_config(config: Config, parts: Parts) -> dict[str, Any]:
         "views": config.settings.views,
         "image_size": list(parts.image_size),
         "data": parts.dataset.spec.to_json(),
-        "plugins": {c.distribution: c.version for c in found},
+        "plugins": plugins(config),
     }
     plain: dict[str, Any] = _plain(tree)
     return plain

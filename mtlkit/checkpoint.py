@@ -59,14 +59,12 @@ def save_model(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and ``config.json``, all that is needed to predict."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    for name, write in (
-        ("model.safetensors", lambda file: save_file(state, file)),
-        ("config.json", lambda file: file.write_text(json.dumps(config, indent=2) + "\n")),
-    ):
-        fresh = folder / (name + ".new")
-        write(fresh)
+    weights, description = folder / "model.safetensors.new", folder / "config.json.new"
+    save_file(state, weights)
+    description.write_text(json.dumps(config, indent=2) + "\n")
+    for fresh in (weights, description):
         _flush(fresh)
-        fresh.replace(folder / name)
+        fresh.replace(fresh.with_suffix(""))
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

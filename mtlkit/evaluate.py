@@ -37,7 +37,7 @@ def evaluate(
         with accelerator.autocast():
             predictions = model(*work.inputs)
         for i, task in enumerate(tasks):
-            prediction = predictions[task.id].float()
+            prediction = predictions[task.id]
             target, present = work.targets[i], work.present[i]
             totals[i] += torch.stack(task.loss(prediction, target, present)).to(dtype)
             task.update(metrics[task.id], prediction, target, present)

@@ -133,7 +133,7 @@ class Model(nn.Module):
         return TaskBatch(self.inputs(images, batch["seeds"]), targets, present, labelled)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Raw predictions by task id, from what :meth:`inputs` returned."""
+        """Raw predictions by task id, from what :meth:`inputs` returned; never in half precision."""
         predictions = {}
         for images, tasks in zip(inputs, self.passes, strict=True):
             shared = self.backbone.encode((images - self.mean) / self.std)
@@ -141,7 +141,7 @@ class Model(nn.Module):
             size = (images.shape[-2], images.shape[-1])
             for id in tasks:
                 predictions[id] = self.heads[id](features[id], size)
-        return {id: predictions[id] for id in self.tasks}
+        return {id: at_least_float32(predictions[id]) for id in self.tasks}
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters that only this task uses: its head's, and its part of the backbone."""
@@ -178,7 +178,7 @@ class Model(nn.Module):
         raw = self(*self.inputs(as_floats(batch)))
         self.train(was_training)
         return [
-            {id: task.decode(raw[id][i].float().cpu(), picture) for id, task in self.tasks.items()}
+            {id: task.decode(raw[id][i].cpu(), picture) for id, task in self.tasks.items()}
             for i, picture in enumerate(pictures)
         ]
 
@@ -198,3 +198,8 @@ def as_picture(image: Image.Image | Tensor) -> Tensor:
 def as_floats(images: Tensor) -> Tensor:
     """Uint8 images in [0, 255] as float32 in [0, 1]."""
     return images.float().div_(255)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Losses and metrics are computed in single precision or better."""
+    return values.float() if values.dtype.itemsize < 4 else values

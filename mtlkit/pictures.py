@@ -43,7 +43,7 @@ def gallery(folder: Path, model: Model, batch: Batch) -> None:
     was_training = model.training
     model.eval()
     work = model.prepare(batch)
-    raw = {id: value.float().cpu() for id, value in model(*work.inputs).items()}
+    raw = {id: value.cpu() for id, value in model(*work.inputs).items()}
     columns: dict[str, list[Tensor | None]] = {"input": _seen(work.inputs[0])}
     clean = list(batch["image"])
     for i, task in enumerate(model.tasks.values()):

@@ -18,12 +18,12 @@ class StepResult:
     """What one step did; tensors stay on the device until somebody logs them.
 
     Args:
-        losses: ``[T]`` global mean loss of each task, float64; NaN for a task without labels.
-        weights: ``[T]`` what multiplied each task's gradient; NaN likewise.
+        losses: global mean loss of each task, by id, float64; NaN for a task without labels.
+        weights: what multiplied each task's gradient, by id; NaN likewise.
     """
 
-    losses: Tensor
-    weights: Tensor
+    losses: dict[str, Tensor]
+    weights: dict[str, Tensor]
 
 
 class Step:
@@ -126,7 +126,7 @@ class Step:
         with self.accelerator.autocast():
             predictions = self.network(*batch.inputs)
         return [
-            task.loss(predictions[task.id].float(), target, present)[0]
+            task.loss(predictions[task.id], target, present)[0]
             for task, target, present in zip(self.tasks, batch.targets, batch.present, strict=True)
         ]
 
@@ -171,11 +171,11 @@ class Step:
                 for parameter in self.model.own_parameters(task.id):
                     parameter.grad = None
 
-    def _all(self, values: Tensor, stats: StepStats) -> Tensor:
-        """``[A]`` as ``[T]``, NaN where a task was not active."""
+    def _all(self, values: Tensor, stats: StepStats) -> dict[str, Tensor]:
+        """``[A]`` by task id, NaN where a task was not active."""
         out = values.new_full((len(self.tasks),), float("nan"))
         out[stats.index] = values.detach()
-        return out
+        return dict(zip(self.model.tasks, out.unbind(), strict=True))
 
     def _reduce(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

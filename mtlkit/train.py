@@ -1,6 +1,5 @@
 """The training loop. ``python -m mtlkit.train`` is the command ``mtlkit train``."""
 
-# ruff: noqa: E402
 if __name__ == "__main__":  # the command line decides what needs importing
     import sys
 
@@ -12,15 +11,15 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from mtlkit.balancer import LossBalancer
@@ -31,7 +30,7 @@ from mtlkit.checkpoint import (
     save_tree,
     set_random_state,
 )
-from mtlkit.data import Dataset, Split
+from mtlkit.data import Dataset, Samples, Split
 from mtlkit.errors import CheckpointError, ConfigError, RunError
 from mtlkit.evaluate import evaluate, score
 from mtlkit.loader import Batch, Batches, Prepared, make_loader
@@ -67,6 +66,16 @@ class Progress:
     seconds: float = 0.0
 
 
+class Observers(Protocol):
+    """Calls the life-cycle hooks of plugins."""
+
+    def notify(self, hook: str, **payload: Any) -> None:
+        """Tell every observer."""
+
+    def stop_reason(self, run: Any, result: Any) -> str | None:
+        """The first reason an observer has to end the run."""
+
+
 @dataclass
 class Run:
     """A run in progress; observers get it as ``run``.
@@ -83,7 +92,7 @@ class Run:
         accelerator: runs it.
         config: everything chosen, resolved, for ``config.yaml``.
         model_config: what ``model/config.json`` gets.
-        notify: calls the observers' life-cycle hook of this name.
+        observers: plugins that are told of the run's events.
     """
 
     settings: Settings
@@ -97,8 +106,18 @@ class Run:
     accelerator: Accelerator
     config: dict[str, Any]
     model_config: dict[str, Any]
-    notify: Callable[..., list[Any]]
+    observers: Observers
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is running, from 0."""
+        return self.progress.epoch
 
     @property
     def main(self) -> bool:
@@ -122,10 +141,8 @@ class Run:
         settings = self.settings
         samples = self.dataset.split("train" if settings.overfit else split)
         if settings.overfit:
-            samples = torch.utils.data.Subset(
-                samples,
-                range(min(settings.overfit, len(samples))),  # type: ignore[arg-type]
-            )  # type: ignore[assignment]
+            few = range(min(settings.overfit, len(samples)))
+            samples = cast(Samples, Subset(cast(Any, samples), few))
         used = {task.target for task in self.model.tasks.values()}
         prepared = Prepared(
             samples,
@@ -180,10 +197,10 @@ def train(run: Run) -> dict[str, Any]:
     started = time.monotonic() - run.progress.seconds
     with Interruption() as interruption:
         try:
-            run.notify("mtlkit_run_started", run=run)
+            run.observers.notify("mtlkit_run_started", run=run)
             reason = _train(run, interruption, started)
         except BaseException as error:
-            run.notify("mtlkit_run_failed", run=run, error=error)
+            run.observers.notify("mtlkit_run_failed", run=run, error=error)
             raise
         run.progress.seconds = time.monotonic() - started
         if interruption.signal:
@@ -193,7 +210,7 @@ def train(run: Run) -> dict[str, Any]:
     if reason:
         run.say(f"stopped early: {reason}")
     summary = _finish(run, started)
-    run.notify("mtlkit_run_ended", run=run, summary=summary)
+    run.observers.notify("mtlkit_run_ended", run=run, summary=summary)
     run.accelerator.end_training()
     return summary
 
@@ -216,21 +233,21 @@ def _train(run: Run, interruption: "Interruption", started: float) -> str | None
     loader = run.loader("train", train=True)
     run.model.train()
     while progress.step < run.steps:
-        run.notify("mtlkit_epoch_started", run=run)
+        run.observers.notify("mtlkit_epoch_started", run=run)
         _epoch(run, step, loader, interruption)
         if interruption.signal:
             return None
         finished = progress.batch >= loader.batch_sampler.total  # type: ignore[union-attr]
-        values = _evaluate_and_keep(run)
+        result = _evaluate_and_keep(run)
         progress.seconds = time.monotonic() - started
         if finished:
             progress.epoch, progress.batch = progress.epoch + 1, 0
         save_last(run)
-        reasons = [r for r in run.notify("mtlkit_stop_reason", run=run, result=values) if r]
         if settings.patience and progress.stale >= settings.patience:
-            reasons.append(f"no better checkpoint in {progress.stale} evaluations")
-        if reasons:
-            return str(reasons[0])
+            return f"no better checkpoint in {progress.stale} evaluations"
+        reason = run.observers.stop_reason(run, result)
+        if reason:
+            return reason
     return None
 
 
@@ -258,7 +275,7 @@ def _epoch(run: Run, step: Step, loader: DataLoader[Batch], interruption: "Inter
         recent.append(result)
         images += sum(len(batch.present[0]) for batch in window)
         bar.update()
-        run.notify("mtlkit_step_ended", run=run, step=result)
+        run.observers.notify("mtlkit_step_ended", run=run, step=result)
         if progress.step % settings.log_every == 0:
             speed = images * run.accelerator.num_processes / (time.monotonic() - since)
             values = _log_training(run, recent, speed)
@@ -286,8 +303,8 @@ def windows(
 def _log_training(run: Run, recent: Sequence[StepResult], speed: float) -> dict[str, float]:
     """Log the means of the last steps; here the host waits for the device."""
     ids = list(run.model.tasks)
-    losses = torch.stack([result.losses for result in recent]).nanmean(0).tolist()
-    weights = torch.stack([result.weights for result in recent]).nanmean(0).tolist()
+    losses = [torch.stack([r.losses[id] for r in recent]).nanmean().item() for id in ids]
+    weights = [torch.stack([r.weights[id] for r in recent]).nanmean().item() for id in ids]
     for id, loss, weight in zip(ids, losses, weights, strict=True):
         if math.isinf(loss) or (math.isnan(loss) and not math.isnan(weight)):
             raise RunError(
@@ -303,12 +320,13 @@ def _log_training(run: Run, recent: Sequence[StepResult], speed: float) -> dict[
     return values
 
 
-def _evaluate_and_keep(run: Run) -> dict[str, float]:
-    """Evaluate on val; keep the model if it is the best so far."""
+def _evaluate_and_keep(run: Run) -> dict[str, Any]:
+    """Evaluate on val; keep the model if it is the best so far; returns what observers are told."""
     progress = run.progress
     values = run.evaluate("val")
     run.log("val", values)
-    run.notify("mtlkit_evaluated", run=run, result=values)
+    result = {"split": "val", **values}
+    run.observers.notify("mtlkit_evaluated", run=run, result=result)
     tasks = run.model.tasks.values()
     now = score(values, tasks, run.settings.monitor) if values else float(progress.step)
     better = now > progress.best_score or progress.best_step == 0
@@ -324,7 +342,7 @@ def _evaluate_and_keep(run: Run) -> dict[str, float]:
         f"epoch {progress.epoch + 1:3d}/{run.settings.epochs}  step {progress.step:6d}  "
         f"val: loss {values.get('loss', math.nan):.3f}  {'  '.join(shown)}{'  best' * better}"
     )
-    return values
+    return result
 
 
 def save_last(run: Run) -> None:
@@ -344,7 +362,7 @@ def save_last(run: Run) -> None:
     if run.main:
         save_tree(run.folder.last, tree)
     run.accelerator.wait_for_everyone()
-    run.notify("mtlkit_checkpoint_saved", run=run, checkpoint=run.folder.last)
+    run.observers.notify("mtlkit_checkpoint_saved", run=run, checkpoint=run.folder.last)
 
 
 def resume(run: Run) -> None:
@@ -388,7 +406,7 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
     run.accelerator.wait_for_everyone()
     best: dict[str, Tensor] = load_tree(run.folder.best)["model"]
     run.model.load_state_dict(best)
-    summary = {
+    summary: dict[str, Any] = {
         "test": run.evaluate("test"),
         "val": run.evaluate("val"),
         "best_step": progress.best_step,
