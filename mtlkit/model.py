@@ -133,7 +133,7 @@ class Model(nn.Module):
         return TaskBatch(self.inputs(images, batch["seeds"]), targets, present, labelled)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Raw predictions by task id, from what :meth:`inputs` returned; never in half precision."""
+        """Raw predictions by task id, from what :meth:`inputs` returned, in full precision."""
         predictions = {}
         for images, tasks in zip(inputs, self.passes, strict=True):
             shared = self.backbone.encode((images - self.mean) / self.std)

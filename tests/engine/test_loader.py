@@ -85,10 +85,8 @@ def test_loading_leaves_the_global_random_numbers_alone() -> None:
 def test_workers_load_what_no_worker_loads() -> None:
     one = prepared(augment="strong")
     loaders = [
-        make_loader(
-            prepared(augment="strong"), Batches(24, 4, train=True), workers=w, pin_memory=False
-        )
-        for w in (0, 2)
+        make_loader(one, Batches(24, 4, train=True), workers=workers, pin_memory=False)
+        for workers in (0, 2)
     ]
     for alone, helped in zip(*loaders, strict=True):
         assert alone["id"] == helped["id"]
