@@ -67,8 +67,9 @@ def fit(**options: Any) -> dict[str, Any]:
 
 def run_config(config: Config) -> dict[str, Any]:
     """Train what a configuration describes, to the end."""
-    run = prepare(config)
+    run = _assemble(config)
     describe(run)
+    start(run)
     results = train(run)
     return {**results, "folder": str(run.folder.path)}
 
@@ -78,14 +79,12 @@ def dry_run(config: Config) -> None:
     describe(_assemble(config))
 
 
-def prepare(config: Config) -> Run:
-    """Everything built and the run folder made, or found again: ready to train."""
-    run = _assemble(config)
-    settings = config.settings
-    if settings.resume:
+def start(run: Run) -> None:
+    """Make the run's folder and load initial weights, or go on where the run was."""
+    if run.settings.resume:
         run.folder.check_resumable()
         resume(run)
-        return run
+        return
     if run.main:
         run.folder.create()
         run.folder.write_config(
@@ -94,7 +93,6 @@ def prepare(config: Config) -> Run:
     for line in run.model.backbone.initialise():
         run.say(line)
     run.accelerator.wait_for_everyone()
-    return run
 
 
 def _assemble(config: Config) -> Run:
@@ -167,7 +165,7 @@ def evaluate_run(
     file = folder / "config.yaml"
     if not file.is_file():
         raise CheckpointError(f"{folder} is not the folder of a run: it has no config.yaml")
-    config = from_mapping(yaml.safe_load(file.read_text()))
+    config = from_mapping({"config": str(file), "resume": False})
     config.settings.output = str(folder)
     config.settings.batch_size = batch_size or config.settings.batch_size
     config.settings.workers = config.settings.workers if workers is None else workers

@@ -22,6 +22,9 @@ from mtlkit.task import Task
 
 SCHEDULERS = ("constant", "cosine", "multistep", "none", "poly", "rsqrt", "step", "tanh", "wsd")
 
+FUSED = ("adam", "adamw")
+"""Optimisers of torch that have one kernel for the whole step, on the CPU too."""
+
 
 def create(kind: str, choice: Choice, *given: Any) -> Any:
     """Build one component.
@@ -166,9 +169,9 @@ def build_optimizer(
             f"unknown optimizer '{settings.optimizer}'{did_you_mean(settings.optimizer, names)} "
             f"Available: {', '.join(names)}"
         )
-    optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
-        groups, opt=settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    options = {"opt": settings.optimizer, "lr": settings.lr, "weight_decay": settings.weight_decay}
+    fused = {"fused": True} if settings.optimizer in FUSED else {}
+    optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(groups, **options, **fused)
     return optimizer
 
 

@@ -14,7 +14,7 @@ def colour(index: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def tint(image: Tensor, mask: Tensor, classes: list[int], strength: float = 0.45) -> Tensor:
+def tint(image: Tensor, mask: Tensor, classes: list[int], strength: float = 0.55) -> Tensor:
     """``image`` uint8 [3, H, W] with each of ``classes`` of ``mask`` [H, W] in its colour."""
     out = image.float()
     for index in classes:
@@ -41,7 +41,8 @@ def rectangle(image: Tensor, box: list[float]) -> Tensor:
     picture = transform.to_pil_image(image)
     draw = ImageDraw.Draw(picture)
     width = max(1, round(min(picture.size) / 80))
-    draw.rectangle(box, outline=(0, 0, 0), width=width + max(2, width // 2))
+    x1, y1, x2, y2 = box
+    draw.rectangle([x1 - 1, y1 - 1, x2 + 1, y2 + 1], outline=(0, 0, 0), width=width + 2)
     draw.rectangle(box, outline=(255, 230, 0), width=width)
     return as_tensor(picture)
 

@@ -1,34 +1,37 @@
-"""The box of the one main object."""
+"""The box around one object."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchvision import ops
+from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss
 
 from mtlkit import DatasetSpec, Decoded, Task
-from mtlkit_tasks._drawing import rectangle
-from mtlkit_tasks._sums import labelled_elements, labelled_sum
+from mtlkit_tasks._draw import rectangle
+from mtlkit_tasks._masked import choose, spread, widen
+from mtlkit_tasks._metric import SampleMean
+
+_START = (0.25, 0.25, 0.75, 0.75)
 
 
 class BBox(Task):
-    """Corners of one axis-parallel box.
+    """One axis-parallel box, as x1, y1, x2, y2 in fractions of the image's width and height.
 
-    Targets are corners in [0, 1]. The raw prediction is how far each corner's coordinate lies
-    from those of the box over the middle half of the picture, so that an untrained head is not
-    far off; it is not clipped.
+    The raw prediction is added to the centred box of half the image's size. It is neither clipped
+    nor ordered until it is decoded; the losses over areas order its corners themselves.
 
     Args:
-        target: name of the box in the dataset; by default the one called like the task, or bbox.
-        loss: ``mse``, ``l1`` and ``smooth-l1`` (knee at 0.1) are means over the four coordinates;
-            ``giou``, ``diou`` and ``ciou`` compare overlap.
+        target: the label to learn, of kind ``box``; by default the one called like the task, else
+            ``bbox``.
+        loss: over the four numbers, or (``giou``, ``diou``) over the boxes.
+        beta: error at which ``smooth-l1`` turns from quadratic to linear, as a fraction of the
+            image's side.
 
     Raises:
-        ValueError: the dataset has no such box.
+        ValueError: the dataset has no such label, or ``beta`` is not positive.
     """
 
     kind = "box"
@@ -47,105 +50,91 @@ class BBox(Task):
         /,
         *,
         target: str | None = None,
-        loss: Literal["mse", "l1", "smooth-l1", "giou", "diou", "ciou"] = "smooth-l1",
+        loss: Literal["mse", "l1", "smooth-l1", "giou", "diou"] = "smooth-l1",
+        beta: float = 0.1,
     ) -> None:
         super().__init__(id, spec, image_size, target=target)
-        self.criterion = loss
+        if beta <= 0:
+            raise ValueError(f"beta must be positive, but got {beta}")
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "mse": partial(F.mse_loss, reduction="none"),
+            "l1": partial(F.l1_loss, reduction="none"),
+            "smooth-l1": partial(F.smooth_l1_loss, reduction="none", beta=beta),
+            "giou": _over_areas(generalized_box_iou_loss),
+            "diou": _over_areas(distance_box_iou_loss),
+        }
+        self._loss = choose("loss", loss, losses)
+        self._per_box = 1 if loss in ("giou", "diou") else 4
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed over labelled samples."""
-        each = _each(self.criterion, corners(prediction), target)
-        return labelled_sum(each, present), self.count(target, present)
+        """The sum over labelled numbers, or over labelled boxes, and their number."""
+        mask = spread(present, prediction)
+        box = torch.where(mask, self.box(prediction), 0.5)
+        values = self._loss(box, torch.where(mask, target.to(box.dtype), 0.5))
+        return torch.where(spread(present, values), values, 0).sum(), self.count(target, present)
 
     def count(self, target: Tensor, present: Tensor) -> Tensor:
-        """Labelled samples."""
-        return labelled_elements(target[:, 0], present)
+        """Number of labelled numbers, or of labelled boxes."""
+        return present.sum().float() * self._per_box
 
-    def metric(self) -> Any:
-        """Squared error in pixels of the network's input, and IoU."""
-        return BoxError(self.image_size)
+    def box(self, prediction: Tensor) -> Tensor:
+        """Corners ``[..., 4]`` of a raw prediction, unclipped and in any order."""
+        raw = widen(prediction)
+        return raw + raw.new_tensor(_START)
 
-    def update(self, metric: Any, prediction: Tensor, target: Tensor, present: Tensor) -> None:
-        """Add errors and overlaps; nothing is read back from the device."""
-        metric.update(corners(prediction), target, present)
+    def metric(self) -> SampleMean:
+        """Means over boxes."""
+        return SampleMean(self.metric_names)
+
+    def update(
+        self, metric: SampleMean, prediction: Tensor, target: Tensor, present: Tensor
+    ) -> None:
+        """Feed one batch.
+
+        ``l2`` is of the four numbers as predicted, in squared pixels of the network's input;
+        ``iou`` of the box as it is decoded.
+        """
+        box = self.box(prediction)
+        height, width = self.image_size
+        error = (box - target) * box.new_tensor((width, height, width, height))
+        metric.update([error.square().mean(1), _iou(_tidy(box), target)], present)
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``box``: [x1, y1, x2, y2] in pixels of ``image``, in order and inside it."""
-        return self.decode_target(ordered(corners(prediction)).clamp(0, 1), image)
+        """``box``: x1, y1, x2, y2 in pixels of the picture, ordered and clipped to it."""
+        return _pixels(_tidy(self.box(prediction.detach())), image)
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
-        """The same of the truth."""
-        height, width = image.shape[-2:]
-        return {"box": (target.double().cpu() * torch.tensor([width, height] * 2)).tolist()}
+        """``box``: x1, y1, x2, y2 in pixels of the picture."""
+        return _pixels(target, image)
 
     def draw(self, image: Tensor, decoded: Decoded) -> Tensor:
-        """The picture with the box's outline."""
+        """The outline of the box."""
         return rectangle(image, decoded["box"])
 
 
-def corners(prediction: Tensor) -> Tensor:
-    """Raw predictions [..., 4] as corners in units of the picture's sides, not clipped."""
-    return prediction + prediction.new_tensor([0.25, 0.25, 0.75, 0.75])
+def _ordered(box: Tensor) -> Tensor:
+    first, second = box[..., :2], box[..., 2:]
+    return torch.cat((torch.minimum(first, second), torch.maximum(first, second)), -1)
 
 
-def ordered(boxes: Tensor) -> Tensor:
-    """Boxes [..., 4] with each pair of corners in order."""
-    first, second = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
+def _tidy(box: Tensor) -> Tensor:
+    return _ordered(box).clamp(0, 1)
 
 
-def _each(loss: str, boxes: Tensor, target: Tensor) -> Tensor:
-    """``[B]``."""
-    if loss in _OVERLAPS:
-        overlap: Tensor = _OVERLAPS[loss](ordered(boxes), target, reduction="none")
-        return overlap
-    return _ERRORS[loss](boxes, target).mean(1)
+def _over_areas(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda box, target: loss(_ordered(box), target)
 
 
-_OVERLAPS: dict[str, Any] = {
-    "giou": ops.generalized_box_iou_loss,
-    "diou": ops.distance_box_iou_loss,
-    "ciou": ops.complete_box_iou_loss,
-}
-_ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": partial(F.mse_loss, reduction="none"),
-    "l1": partial(F.l1_loss, reduction="none"),
-    "smooth-l1": partial(F.smooth_l1_loss, reduction="none", beta=0.1),
-}
+def _iou(first: Tensor, second: Tensor) -> Tensor:
+    """Of each pair of boxes ``[B, 4]``: ``[B]``; 0 where both are empty."""
+    corners = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    shared = (corners[1] - corners[0]).clamp_min(0).prod(1)
+    areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (first, second)]
+    union = areas[0] + areas[1] - shared
+    return torch.where(union > 0, shared / union.clamp_min(1e-12), 0)
 
 
-class BoxError(Metric):
-    """``l2``: mean squared error of the coordinates in squared pixels; ``iou``: mean overlap."""
-
-    full_state_update = False
-    scale: Tensor
-    squares: Tensor
-    overlaps: Tensor
-    total: Tensor
-
-    def __init__(self, image_size: tuple[int, int]) -> None:
-        super().__init__()
-        height, width = image_size
-        self.register_buffer("scale", torch.tensor([width, height] * 2).float(), persistent=False)
-        for name in ("squares", "overlaps", "total"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
-
-    def update(self, boxes: Tensor, target: Tensor, present: Tensor) -> None:
-        """Add one batch: corners [B, 4] in units of the picture's sides."""
-        squares = ((boxes - target) * self.scale).square().mean(1)
-        self.squares += labelled_sum(squares, present)
-        self.overlaps += labelled_sum(_iou(ordered(boxes), target), present)
-        self.total += present.sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """NaN where no box is labelled."""
-        return {"l2": self.squares / self.total, "iou": self.overlaps / self.total}
-
-
-def _iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """``[B]``: overlap of each box with the other at its place."""
-    low = torch.maximum(boxes[:, :2], others[:, :2])
-    high = torch.minimum(boxes[:, 2:], others[:, 2:])
-    both = (high - low).clamp(min=0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1)
-    return both / (areas - both).clamp(min=1e-12)
+def _pixels(box: Tensor, image: Tensor) -> Decoded:
+    height, width = image.shape[-2:]
+    scale = box.new_tensor((width, height, width, height))
+    return {"box": [round(value, 2) for value in (box * scale).tolist()]}

@@ -1,26 +1,25 @@
-"""Classification of the whole picture."""
-
-from typing import Any
+"""Classification of the whole image."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from mtlkit import DatasetSpec, Decoded, Task
-from mtlkit_tasks._drawing import label
-from mtlkit_tasks._sums import labelled_elements, labelled_sum
+from mtlkit_tasks._draw import label as write
+from mtlkit_tasks._masked import spread, widen
+from mtlkit_tasks._metric import SampleMean
 
 
 class Classification(Task):
-    """Which class a picture belongs to, by cross-entropy.
+    """The class of the image, by cross-entropy.
 
     Args:
-        target: name of the class in the dataset; by default the one called like the task, or cls.
-        label_smoothing: in [0, 1).
+        target: the label to learn, of kind ``class``; by default the one called like the task, else
+            ``cls``.
+        label_smoothing: share of the truth spread over all classes, in [0, 1).
 
     Raises:
-        ValueError: the dataset has no such class, or ``label_smoothing`` is out of range.
+        ValueError: the dataset has no such label, or fewer than 2 classes of it.
     """
 
     kind = "class"
@@ -41,68 +40,57 @@ class Classification(Task):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(id, spec, image_size, target=target)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), but is {label_smoothing}")
         self.classes = self.target_spec(spec).classes
         self.out_channels = len(self.classes)
+        if self.out_channels < 2:
+            raise ValueError(
+                f"task '{id}' needs at least 2 classes, but label '{self.target}' has "
+                f"{self.out_channels}"
+            )
         self.label_smoothing = label_smoothing
+        self._row = [n for n, t in spec.targets.items() if t.kind == "class"].index(self.target)
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed over labelled samples."""
-        each = F.cross_entropy(
-            prediction, target, reduction="none", label_smoothing=self.label_smoothing
+        """The sum over labelled images and their number."""
+        logits = torch.where(spread(present, prediction), widen(prediction), 0)
+        total = F.cross_entropy(
+            logits,
+            torch.where(present, target, -100),
+            ignore_index=-100,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
         )
-        return labelled_sum(each, present), self.count(target, present)
+        return total, self.count(target, present)
 
     def count(self, target: Tensor, present: Tensor) -> Tensor:
-        """Labelled samples."""
-        return labelled_elements(target, present)
+        """Number of labelled images."""
+        return present.sum().float()
 
-    def metric(self) -> Any:
-        """The share of right answers."""
-        return Accuracy()
+    def metric(self) -> SampleMean:
+        """The share of images that are right."""
+        return SampleMean(self.metric_names)
 
-    def update(self, metric: Any, prediction: Tensor, target: Tensor, present: Tensor) -> None:
-        """Count right answers; nothing is read back from the device."""
-        metric.update((prediction.max(1).indices == target) & present, present)
+    def update(
+        self, metric: SampleMean, prediction: Tensor, target: Tensor, present: Tensor
+    ) -> None:
+        """Feed one batch."""
+        metric.update([(prediction.max(1).indices == target).float()], present)
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``class`` its name, ``index`` its number, ``probability``."""
-        probability, index = prediction.softmax(0).max(0)
-        return self._described(int(index), float(probability))
+        """``class``: its name, ``index`` and ``probability``."""
+        probability, index = prediction.detach().float().softmax(0).max(0)
+        return {**self._named(int(index)), "probability": float(probability)}
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
-        """The same of the truth, with probability 1."""
-        return self._described(int(target), 1.0)
+        """``class``: its name, and ``index``."""
+        return self._named(int(target))
 
-    def _described(self, index: int, probability: float) -> Decoded:
-        return {"class": self.classes[index], "index": index, "probability": probability}
+    def _named(self, index: int) -> Decoded:
+        return {"class": self.classes[index], "index": index}
 
     def draw(self, image: Tensor, decoded: Decoded) -> Tensor:
-        """The picture with the class's name, and its probability unless it is certain."""
+        """The name and probability, a line lower for each label of the dataset before this one."""
         text = str(decoded["class"])
-        if decoded["probability"] < 1:
-            text += f" {decoded['probability']:.0%}"
-        return label(image, text, decoded["index"])
-
-
-class Accuracy(Metric):
-    """The share of right answers among the labelled samples; NaN where there is none."""
-
-    full_state_update = False
-    right: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("right", "total"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, right: Tensor, present: Tensor) -> None:
-        """Count."""
-        self.right += right.sum()
-        self.total += present.sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """``accuracy``."""
-        return {"accuracy": self.right.double() / self.total}
+        if "probability" in decoded:
+            text = f"{text} {decoded['probability']:.0%}"
+        return write(image, text, self._row)

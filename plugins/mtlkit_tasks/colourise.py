@@ -1,28 +1,23 @@
-"""Colourisation, self-supervised."""
-
-from typing import Any
+"""Colours from brightness."""
 
 import torch
 from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transform
+from torch.nn import functional as F
 
-from mtlkit import Decoded, Task
-from mtlkit_tasks._drawing import as_picture
-from mtlkit_tasks._quality import Quality
-from mtlkit_tasks._sums import labelled_elements, labelled_sum
+from mtlkit import DatasetSpec, Decoded, Task
+from mtlkit_tasks._image import picture, psnr, resized
+from mtlkit_tasks._masked import elements, elementwise_sum, widen
+from mtlkit_tasks._metric import SampleMean
 
-LIGHTNESS = 100.0
-"""L of Lab is in [0, 100]."""
-CHROMA = 110.0
-"""a and b of sRGB colours lie within about this of 0."""
+_L_SCALE, _AB_SCALE = 100.0, 110.0
 
 
 class Colourise(Task):
-    """The colours (a and b of CIE Lab) of a picture of which the network sees the lightness.
+    """The a and b channels of Lab, when the network sees L only; L1 loss.
 
-    Absolute error. The target holds all of Lab, scaled to about [-1, 1], so that the colours can
-    be shown; the lightness has no part in the loss.
+    The network sees L / 100 and predicts a / 110 and b / 110. The target keeps L as its first
+    channel, which the picture, not the loss, needs.
     """
 
     output = "map"
@@ -32,51 +27,68 @@ class Colourise(Task):
     view_channels = 1
     out_channels = 2
 
-    def view(self, images: Tensor, seeds: Tensor | None) -> Tensor:
-        """The lightness, ``[B, 1, H, W]`` in [0, 1]."""
-        lightness: Tensor = rgb_to_lab(images)[:, :1] / LIGHTNESS
-        return lightness
+    def __init__(self, id: str, spec: DatasetSpec, image_size: tuple[int, int], /) -> None:
+        super().__init__(id, spec, image_size)
 
-    @torch.no_grad()
+    def view(self, images: Tensor, seeds: Tensor | None) -> Tensor:
+        """The brightness ``[B, 1, H, W]``."""
+        return _scaled_lab(images)[:, :1]
+
     def make_target(self, images: Tensor) -> Tensor:
-        """``[B, 3, H, W]``: L / 100, a / 110, b / 110."""
-        lab = rgb_to_lab(images)
-        return torch.cat([lab[:, :1] / LIGHTNESS, lab[:, 1:] / CHROMA], dim=1)
+        """Scaled Lab ``[B, 3, H, W]``."""
+        return _scaled_lab(images)
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Absolute error, summed over pixels and the two channels."""
-        error = (prediction - target[:, 1:]).abs()
-        return labelled_sum(error, present), self.count(target, present)
+        """The sum over pixels and the two channels and their number."""
+        total = elementwise_sum(_absolute, prediction, target[:, 1:], present)
+        return total, self.count(target, present)
 
     def count(self, target: Tensor, present: Tensor) -> Tensor:
-        """Pixels times two."""
-        return labelled_elements(target[:, 1:], present)
+        """Number of pixels times two."""
+        return elements(target[:, 1:].shape, present)
 
-    def metric(self) -> Any:
-        """PSNR in RGB."""
-        return Quality(with_ssim=False)
+    def metric(self) -> SampleMean:
+        """Mean over images."""
+        return SampleMean(self.metric_names)
 
-    def update(self, metric: Any, prediction: Tensor, target: Tensor, present: Tensor) -> None:
-        """Add one batch."""
-        metric.update(_rgb(target[:, :1], prediction), _rgb(target[:, :1], target[:, 1:]), present)
+    def update(
+        self, metric: SampleMean, prediction: Tensor, target: Tensor, present: Tensor
+    ) -> None:
+        """Feed one batch; images are compared in RGB."""
+        predicted = torch.cat((target[:, :1], prediction.to(target.dtype)), 1)
+        metric.update([psnr(_rgb(predicted), _rgb(target))], present)
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``image``: the lightness of ``image`` in the predicted colours, uint8 [3, H, W]."""
-        colours = transform.resize(prediction, list(image.shape[-2:]), antialias=True)
-        lightness = self.view(image[None].float() / 255, None)
-        return {"image": as_picture(_rgb(lightness, colours[None])[0], image)}
+        """``image``: the picture's own brightness in the predicted colours."""
+        return _coloured(prediction.detach(), image)
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
-        """The same of the truth."""
-        return {"image": as_picture(_rgb(target[None, :1], target[None, 1:])[0], image)}
+        """``image``: the picture's own brightness in the true colours."""
+        return _coloured(target[1:], image)
 
     def draw(self, image: Tensor, decoded: Decoded) -> Tensor:
-        """The coloured picture."""
-        drawn: Tensor = decoded["image"]
-        return drawn
+        """The coloured picture itself."""
+        coloured: Tensor = decoded["image"]
+        return coloured
 
 
-def _rgb(lightness: Tensor, colours: Tensor) -> Tensor:
-    """Scaled L ``[B, 1, H, W]`` and a, b ``[B, 2, H, W]`` as RGB in [0, 1]."""
-    rgb: Tensor = lab_to_rgb(torch.cat([lightness * LIGHTNESS, colours * CHROMA], dim=1))
+def _scaled_lab(images: Tensor) -> Tensor:
+    lab: Tensor = rgb_to_lab(images)
+    return lab / lab.new_tensor((_L_SCALE, _AB_SCALE, _AB_SCALE)).view(3, 1, 1)
+
+
+def _rgb(scaled: Tensor) -> Tensor:
+    """RGB in [0, 1] of scaled Lab."""
+    scale = scaled.new_tensor((_L_SCALE, _AB_SCALE, _AB_SCALE)).view(3, 1, 1)
+    rgb: Tensor = lab_to_rgb(scaled * scale)
     return rgb
+
+
+def _coloured(ab: Tensor, image: Tensor) -> Decoded:
+    ab = resized(widen(ab), image)
+    brightness = _scaled_lab(image.to(ab.device) / 255)[:1]
+    return {"image": picture(_rgb(torch.cat((brightness, ab))))}
+
+
+def _absolute(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.l1_loss(prediction, target, reduction="none")

@@ -1,28 +1,30 @@
-"""Edge detection, self-supervised."""
+"""Edges of the image."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
-import torch
-from kornia.filters import canny
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from mtlkit import DatasetSpec, Decoded, Task
-from mtlkit_tasks._drawing import as_picture
-from mtlkit_tasks._sums import labelled_elements, labelled_sum
+from mtlkit_tasks._canny import canny
+from mtlkit_tasks._image import picture, resized
+from mtlkit_tasks._masked import choose, elements, elementwise_sum, spread, widen
+from mtlkit_tasks._metric import Confusion
 
 
 class Edge(Task):
-    """Canny edges of the clean picture. The raw prediction is the logit of an edge.
+    """Canny's edges of the clean image.
 
     Args:
-        low: lower threshold of the gradient's magnitude, in (0, high).
-        high: upper threshold, in (low, 1].
-        loss: ``l1`` between probability and edge, as in the study, or ``bce``.
+        low: gradient above which a pixel continues an edge; a step from black to white has 2.6.
+        high: gradient above which a pixel begins an edge.
+        reach: how many pixels an edge is followed from where it began.
+        loss: ``l1`` between prediction and edge map, as in the study; with ``bce`` (binary
+            cross-entropy) the raw prediction is a logit.
 
     Raises:
-        ValueError: the thresholds are not 0 < low < high <= 1.
+        ValueError: not 0 < ``low`` <= ``high``, or ``reach`` is negative.
     """
 
     output = "map"
@@ -40,72 +42,65 @@ class Edge(Task):
         *,
         low: float = 0.1,
         high: float = 0.2,
+        reach: int = 32,
         loss: Literal["l1", "bce"] = "l1",
     ) -> None:
         super().__init__(id, spec, image_size)
-        if not 0 < low < high <= 1:
-            raise ValueError(f"thresholds must be 0 < low < high <= 1, but are {low} and {high}")
-        self.low = low
-        self.high = high
-        self.criterion = loss
+        if not 0 < low <= high:
+            raise ValueError(f"thresholds must be 0 < low <= high, but got {low} and {high}")
+        if reach < 0:
+            raise ValueError(f"reach must not be negative, but got {reach}")
+        self.low, self.high, self.reach = low, high, reach
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": _absolute, "bce": _bce}
+        self._loss = choose("loss", loss, losses)
+        self._is_logit = loss == "bce"
 
-    @torch.no_grad()
     def make_target(self, images: Tensor) -> Tensor:
-        """``[B, 1, H, W]``, 1 on an edge and 0 elsewhere."""
-        edges: Tensor = canny(images, self.low, self.high)[1]
-        return edges
+        """1 on edges, else 0."""
+        edges = canny(images, low=self.low, high=self.high, reach=self.reach)
+        return edges.to(images.dtype)
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed over pixels."""
-        if self.criterion == "l1":
-            each = (prediction.sigmoid() - target).abs()
-        else:
-            each = F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
-        return labelled_sum(each, present), self.count(target, present)
+        """The sum over pixels and their number."""
+        total = elementwise_sum(self._loss, prediction, target, present)
+        return total, self.count(target, present)
 
     def count(self, target: Tensor, present: Tensor) -> Tensor:
-        """Pixels."""
-        return labelled_elements(target, present)
+        """Number of pixels."""
+        return elements(target.shape, present)
 
-    def metric(self) -> Any:
-        """F1 of the edge pixels."""
-        return EdgeF1()
+    def metric(self) -> Confusion:
+        """Of the edge pixels of a whole split."""
+        return Confusion(2, self.metric_names)
 
-    def update(self, metric: Any, prediction: Tensor, target: Tensor, present: Tensor) -> None:
-        """Count pixels where an edge is more likely than not."""
-        metric.update(prediction > 0, target > 0.5, present)
+    def update(
+        self, metric: Confusion, prediction: Tensor, target: Tensor, present: Tensor
+    ) -> None:
+        """Feed one batch; a pixel is an edge from one half on."""
+        predicted = (self._strength(prediction) >= 0.5).long()
+        metric.update(predicted, target, spread(present, target).expand_as(target))
+
+    def _strength(self, prediction: Tensor) -> Tensor:
+        raw = widen(prediction)
+        return raw.sigmoid() if self._is_logit else raw.clamp(0, 1)
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``image``: the probability of an edge as grey, uint8 [3, H, W]."""
-        return {"image": as_picture(prediction.sigmoid(), image)}
+        """``edges``: bright where an edge is."""
+        return {"edges": picture(resized(self._strength(prediction.detach()), image))}
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
-        """The same of the truth."""
-        return {"image": as_picture(target, image)}
+        """``edges``: bright where an edge is."""
+        return {"edges": picture(resized(target.float(), image))}
 
     def draw(self, image: Tensor, decoded: Decoded) -> Tensor:
-        """The edges."""
-        drawn: Tensor = decoded["image"]
-        return drawn
+        """The edges themselves."""
+        edges: Tensor = decoded["edges"]
+        return edges
 
 
-class EdgeF1(Metric):
-    """F1 over all pixels of all pictures; NaN where neither truth nor prediction has an edge."""
+def _absolute(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.l1_loss(prediction, target, reduction="none")
 
-    full_state_update = False
-    hit: Tensor
-    either: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("hit", "either"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, guess: Tensor, truth: Tensor, present: Tensor) -> None:
-        """Count: ``[B, 1, H, W]`` bool."""
-        self.hit += labelled_sum((guess & truth).long(), present)
-        self.either += labelled_sum(guess.long() + truth.long(), present)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``f1``."""
-        return {"f1": 2 * self.hit.double() / self.either}
+def _bce(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(prediction, target, reduction="none")

@@ -1,27 +1,41 @@
 """Semantic segmentation."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
+import segmentation_models_pytorch.losses as smp_losses
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from mtlkit import DatasetSpec, Decoded, Task
-from mtlkit_tasks._drawing import tint
+from mtlkit_tasks._draw import tint
+from mtlkit_tasks._image import resized
+from mtlkit_tasks._masked import choose, spread, widen
+from mtlkit_tasks._metric import Confusion
+
+_MOST_CLASSES = 255
+_SURE = -100.0  # a logit whose probability is 0 in float32
 
 
 class Segmentation(Task):
-    """Which class each pixel belongs to.
+    """The class of every pixel.
+
+    ``ce`` and ``focal`` are means over labelled pixels. ``dice``, ``jaccard`` and ``tversky`` are
+    computed per image, over the classes in it, and averaged over the images that have a labelled
+    pixel: so they too are exact over processes and micro-batches.
 
     Args:
-        target: name of the mask in the dataset; by default the one called like the task, or seg.
-        loss: ``ce`` cross-entropy, ``focal`` its focal form, ``dice`` and ``jaccard`` overlap. The
-            last two do not decompose over pixels: they are averaged over samples.
-        label_smoothing: of ``ce``, in [0, 1).
+        target: the label to learn, of kind ``mask``; by default the one called like the task, else
+            ``seg``.
+        loss: cross-entropy, or one of segmentation_models_pytorch's losses.
+        label_smoothing: share of the truth spread over all classes, in [0, 1); ``ce`` only.
+        gamma: how much ``focal`` neglects pixels that are already right; 0 does not.
+        miss_weight: what ``tversky`` makes of a missed pixel, in [0, 1]; a false alarm gets the
+            rest. 0.5 is ``dice``.
 
     Raises:
-        ValueError: the dataset has no such mask, or ``label_smoothing`` is out of range.
+        ValueError: the dataset has no such label, or fewer than 2 or more than 255 classes of it.
     """
 
     kind = "mask"
@@ -39,141 +53,109 @@ class Segmentation(Task):
         /,
         *,
         target: str | None = None,
-        loss: Literal["ce", "focal", "dice", "jaccard"] = "ce",
+        loss: Literal["ce", "dice", "focal", "jaccard", "tversky"] = "ce",
         label_smoothing: float = 0.0,
+        gamma: float = 2.0,
+        miss_weight: float = 0.7,
     ) -> None:
         super().__init__(id, spec, image_size, target=target)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), but is {label_smoothing}")
-        mask = self.target_spec(spec)
-        self.classes = mask.classes
-        self.ignore_index = mask.ignore_index
-        self.out_channels = len(mask.classes)
+        label = self.target_spec(spec)
+        self.classes, self.ignore_index = label.classes, label.ignore_index
+        self.out_channels = len(self.classes)
+        if not 2 <= self.out_channels <= _MOST_CLASSES:
+            raise ValueError(
+                f"task '{id}' needs a mask of 2 to {_MOST_CLASSES} classes, but label "
+                f"'{self.target}' has {self.out_channels}"
+            )
         self.label_smoothing = label_smoothing
-        self.by_sample = loss in ("dice", "jaccard")
-        self.criterion = None if loss == "ce" else _criterion(loss, mask.ignore_index)
+        self.gamma = gamma
+        losses: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+            "ce": self._cross_entropy,
+            "focal": self._focal,
+            "dice": _overlap(smp_losses.DiceLoss("multilabel", from_logits=False)),
+            "jaccard": _overlap(smp_losses.JaccardLoss("multilabel", from_logits=False)),
+            "tversky": _overlap(
+                smp_losses.TverskyLoss(
+                    "multilabel", from_logits=False, alpha=1 - miss_weight, beta=miss_weight
+                )
+            ),
+        }
+        self._sum = choose("loss", loss, losses)
+        self._counts_pixels = loss in ("ce", "focal")
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed over labelled pixels, or over labelled samples for dice and jaccard."""
-        known = self._known(target, present)
-        count = self.count(target, present)
-        if self.criterion is None:
-            total = F.cross_entropy(
-                prediction,
-                known,
-                ignore_index=self.ignore_index,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
-            return total, count
-        if not self.by_sample:
-            return self.criterion(prediction, known), count
-        each = [self.criterion(p[None], t[None]) for p, t in zip(prediction, known, strict=True)]
-        has = (known != self.ignore_index).flatten(1).any(1)
-        return (torch.stack(each) * has).sum(), count
+        """The sum over labelled pixels, or over labelled images, and their number."""
+        valid = self._valid(target, present)
+        logits = torch.where(valid[:, None], widen(prediction), 0)
+        return self._sum(logits, target.long(), valid), self.count(target, present)
 
     def count(self, target: Tensor, present: Tensor) -> Tensor:
-        """Labelled pixels, or samples with any."""
-        labelled = (target != self.ignore_index) & present[:, None, None]
-        return (labelled.flatten(1).any(1) if self.by_sample else labelled).sum().float()
+        """Number of labelled pixels, or of images that have one."""
+        valid = self._valid(target, present)
+        return (valid if self._counts_pixels else valid.flatten(1).any(1)).sum().float()
 
-    def _known(self, target: Tensor, present: Tensor) -> Tensor:
-        """int64 [B, H, W], ignored wherever there is no label."""
-        return torch.where(present[:, None, None], target.long(), self.ignore_index)
+    def _valid(self, target: Tensor, present: Tensor) -> Tensor:
+        return (target != self.ignore_index) & spread(present, target)
 
-    def metric(self) -> Any:
-        """IoU and F1 from one confusion matrix."""
-        return Confusion(self.out_channels, self.ignore_index)
+    def _cross_entropy(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        target = torch.where(valid, target, -100)
+        return F.cross_entropy(
+            logits,
+            target,
+            ignore_index=-100,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
 
-    def update(self, metric: Any, prediction: Tensor, target: Tensor, present: Tensor) -> None:
-        """Count the labelled pixels; nothing is read back from the device."""
-        metric.update(prediction, self._known(target, present))
+    def _focal(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        # what is not labelled is given as surely no class, and truly none: its loss is 0
+        logits = torch.where(valid[:, None], logits, _SURE)
+        criterion = smp_losses.FocalLoss("multiclass", gamma=self.gamma, reduction="sum")
+        total: Tensor = criterion(logits, torch.where(valid, target, -1))
+        return total
+
+    def metric(self) -> Confusion:
+        """Over all pixels of a split."""
+        return Confusion(self.out_channels, self.metric_names)
+
+    def update(
+        self, metric: Confusion, prediction: Tensor, target: Tensor, present: Tensor
+    ) -> None:
+        """Feed one batch."""
+        metric.update(prediction.max(1).indices, target, self._valid(target, present))
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``mask`` uint8 [H, W] of class indices, and the ``share`` of pixels of each class."""
-        size = (image.shape[-2], image.shape[-1])
-        scores = F.interpolate(prediction[None], size, mode="bilinear", align_corners=False)[0]
-        return self._described(scores.max(0).indices.byte())
+        """``mask``: the class of every pixel of the picture."""
+        logits = resized(prediction.detach().float(), image)
+        return {"mask": logits.max(0).indices.byte().cpu()}
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
-        """The same of the truth, with ``ignore_index`` where nothing is known."""
-        size = (image.shape[-2], image.shape[-1])
-        mask = F.interpolate(target[None, None].float(), size, mode="nearest")[0, 0]
-        return self._described(mask.byte())
-
-    def _described(self, mask: Tensor) -> Decoded:
-        known = max(1, int((mask != self.ignore_index).sum()))
-        share = {name: int((mask == i).sum()) / known for i, name in enumerate(self.classes)}
-        return {"mask": mask, "share": share}
+        """``mask``: the class of every pixel of the picture; 255 where it is not labelled."""
+        mask = torch.where(target == self.ignore_index, 255, target.long()).float()
+        mask = F.interpolate(mask[None, None], image.shape[-2:], mode="nearest-exact")
+        return {"mask": mask[0, 0].byte().cpu()}
 
     def draw(self, image: Tensor, decoded: Decoded) -> Tensor:
-        """The picture with every class but the background in its colour."""
-        shown = [i for i, name in enumerate(self.classes) if name != "background"]
+        """A tint and a contour for each class but one called ``background``."""
+        shown = [i for i, name in enumerate(self.classes) if name.lower() != "background"]
         return tint(image, decoded["mask"], shown)
 
 
-class Confusion(Metric):
-    """Mean IoU, IoU weighted by the classes' frequency, and F1, from one confusion matrix.
+def _overlap(
+    criterion: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The sum over images of smp's mean over classes, in one call.
 
-    F1 is of the second class where there are two, as scikit-learn has it; else the mean over
-    classes. Means are over the classes that occur, in truth or prediction.
+    smp computes these losses over the whole batch, class by class. Here each class of each image
+    is given as a class of its own, of a batch of one.
     """
 
-    full_state_update = False
-    matrix: Tensor
+    def total(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        batch, classes = logits.shape[:2]
+        truth = F.one_hot(torch.where(valid, target, 0), classes).movedim(-1, 1)
+        truth = torch.where(valid[:, None], truth, 0).to(logits.dtype)
+        probability = torch.where(valid[:, None], logits.softmax(1), 0)
+        flat = (1, batch * classes, -1)
+        return criterion(probability.reshape(flat), truth.reshape(flat)) * batch
 
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        zeros = torch.zeros(num_classes * num_classes + 1, dtype=torch.int64)
-        self.add_state("matrix", zeros, dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count pixels; the last entry takes those that are ignored."""
-        guess = prediction.max(1).indices  # faster on the CPU than argmax
-        cell = target * self.num_classes + guess
-        cell = torch.where(target == self.ignore_index, len(self.matrix) - 1, cell).flatten()
-        self.matrix.scatter_add_(0, cell, torch.ones_like(cell))
-
-    def compute(self) -> dict[str, Tensor]:
-        """``miou``, ``weighted_iou``, ``f1``; NaN where no pixel is labelled."""
-        matrix = self.matrix[:-1].reshape(self.num_classes, -1).double()  # rows: truth
-        hit, truth, guess = matrix.diag(), matrix.sum(1), matrix.sum(0)
-        occurs = truth + guess > 0
-        iou = (hit / (truth + guess - hit))[occurs]
-        f1 = 2 * hit / (truth + guess)
-        return {
-            "miou": iou.mean(),
-            "weighted_iou": (iou * truth[occurs]).sum() / truth.sum(),
-            "f1": f1[1] if self.num_classes == 2 else f1[occurs].mean(),
-        }
-
-
-def _criterion(name: str, ignore_index: int) -> Any:
-    from segmentation_models_pytorch import losses
-
-    if name == "focal":
-        return losses.FocalLoss("multiclass", ignore_index=ignore_index, reduction="sum")
-    return (
-        losses.DiceLoss("multiclass", ignore_index=ignore_index)
-        if name == "dice"
-        else (_JaccardLoss(ignore_index))
-    )
-
-
-class _JaccardLoss:
-    """1 - IoU of the probabilities, over the labelled pixels; smp's own has no ignore_index."""
-
-    def __init__(self, ignore_index: int) -> None:
-        self.ignore_index = ignore_index
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        known = (target != self.ignore_index)[:, None]
-        chosen = target.where(target != self.ignore_index, 0)
-        truth = F.one_hot(chosen, prediction.shape[1]).movedim(-1, 1) * known
-        guess = prediction.softmax(1) * known
-        both = (truth * guess).sum((0, 2, 3))
-        union = (truth + guess).sum((0, 2, 3)) - both
-        occurs = truth.sum((0, 2, 3)) > 0
-        return ((1 - both / union.clamp(min=1e-7)) * occurs).sum() / occurs.sum().clamp(min=1)
+    return total
