@@ -20,7 +20,7 @@ class TaskChoice(Choice):
     head: Choice | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Settings:
     """General options of a run.
 
