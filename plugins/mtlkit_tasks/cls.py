@@ -48,7 +48,8 @@ class Classification(Task):
                 f"{self.out_channels}"
             )
         self.label_smoothing = label_smoothing
-        self._row = [n for n, t in spec.targets.items() if t.kind == "class"].index(self.target)
+        rows = [name for name, t in spec.targets.items() if t.kind == "class"]
+        self._row = rows.index(str(self.target))
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """The sum over labelled images and their number."""
