@@ -1,0 +1,247 @@
+"""The command line: one line for every mistake, and an exit code for every outcome.
+
+0 ok, 1 the run failed, 2 usage or configuration, 3 a plugin failed in strict mode, 130 Ctrl-C.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from mtlkit import __version__, config, help, registry, source
+from mtlkit.errors import ConfigError, MtlkitError, did_you_mean
+from mtlkit.registry import KINDS
+from mtlkit.source import BARE
+
+Verb = Callable[[Sequence[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors a user can mend are printed."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help.overview())
+        return 0
+    if words[0] == "--version":
+        print(f"mtlkit {__version__}")
+        return 0
+    verb, *rest = words
+    run = VERBS.get(verb)
+    try:
+        if run is None:
+            raise ConfigError(f"unknown command '{verb}'{did_you_mean(verb, VERBS)}")
+        return run(rest)
+    except MtlkitError as error:
+        _print_error(f"mtlkit {verb}" if run else "mtlkit", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _print_error(command: str, error: MtlkitError) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"{command}: error: {error}", file=sys.stderr)
+
+
+def train(argv: Sequence[str]) -> int:
+    """``mtlkit train``: all options are described by :mod:`mtlkit.help`."""
+    asked_for_help = any(word in ("-h", "--help") for word in argv)
+    pairs = source.tokens([word for word in argv if word not in ("-h", "--help")])
+    own = {key: value for key, value in pairs if key in _TRAIN_FLAGS}
+    _check_flags(own)
+    options = [word for pair in pairs if pair[0] not in own for word in _words(*pair)]
+    with _own_plugins_only("no_plugins" in own):
+        if asked_for_help:
+            print(help.train(registry.load(), config.chosen(options)))
+            return 0
+        return _train(options, own)
+
+
+_TRAIN_FLAGS = ("dry_run", "no_plugins", "num_processes", "print_config")
+
+
+def _train(options: Sequence[str], own: dict[str, Any]) -> int:
+    asked = config.parse(options)
+    if "print_config" in own:
+        print(yaml.safe_dump(config.to_mapping(asked), sort_keys=False), end="")
+        return 0
+    from mtlkit import api, launch  # after the configuration was read, because it imports torch
+
+    if "dry_run" in own:
+        api.dry_run(asked)
+        return 0
+    if int(own.get("num_processes", 1)) > 1:
+        return launch.launch(options, int(own["num_processes"]))
+    launch.check_world()
+    api.run_config(asked)
+    return 0
+
+
+def _check_flags(own: dict[str, Any]) -> None:
+    for key, value in own.items():
+        if key == "num_processes":
+            if not isinstance(value, str) or not value.isdecimal() or int(value) < 1:
+                got = "no value was given" if value is BARE else f"got '{value}'"
+                raise ConfigError(f"--num-processes expects a whole number above 0, but {got}")
+        elif value is not BARE:
+            raise ConfigError(f"--{source.spell(key)} takes no value, but got '{value}'")
+
+
+def _words(key: str, value: Any) -> list[str]:
+    return [f"--{key}"] if value is BARE else [f"--{key}={value}"]
+
+
+@contextmanager
+def _own_plugins_only(wanted: bool) -> Iterator[None]:
+    """Leave out third parties here and in the processes that are started."""
+    before = os.environ.get("MTLKIT_DISABLE_PLUGINS")
+    if wanted:
+        os.environ["MTLKIT_DISABLE_PLUGINS"] = f"{before},*" if before else "*"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["MTLKIT_DISABLE_PLUGINS"] = before
+        elif wanted:
+            del os.environ["MTLKIT_DISABLE_PLUGINS"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse for the small commands, with errors of one line."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(prog=f"mtlkit {verb}", description=_sentence(verb), allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def _sentence(verb: str) -> str:
+    text = help.VERBS[verb]
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """``mtlkit evaluate RUN``."""
+    parser = _Parser("evaluate")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--batch-size", type=_count, metavar="N", help="default: the run's own")
+    parser.add_argument("--workers", type=int, metavar="N", help="default: the run's own")
+    args = parser.parse_args(argv)
+    from mtlkit import api
+
+    values = api.evaluate_run(args.run, args.split, args.batch_size, args.workers)
+    if not values:
+        raise ConfigError(f"the data of {args.run} has no samples in its {args.split} split")
+    width = max(map(len, values))
+    print("\n".join(f"{key.ljust(width)}  {value:.4f}" for key, value in values.items()))
+    return 0
+
+
+def predict(argv: Sequence[str]) -> int:
+    """``mtlkit predict RUN IMAGE...``."""
+    parser = _Parser("predict")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or of a model")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="default 16")
+    args = parser.parse_args(argv)
+    from mtlkit import api
+
+    return 1 if api.predict_files(args.run, args.images, args.output, args.batch_size) else 0
+
+
+def list_(argv: Sequence[str]) -> int:
+    """``mtlkit list [KIND]``."""
+    parser = _Parser("list")
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    kind = parser.parse_args(argv).kind
+    print(help.listing(registry.load(), KINDS if kind is None else [_kind(kind)]))
+    return 0
+
+
+def show(argv: Sequence[str]) -> int:
+    """``mtlkit show KIND NAME``."""
+    parser = _Parser("show")
+    parser.add_argument("kind", metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("name", metavar="NAME", help="as mtlkit list has it")
+    args = parser.parse_args(argv)
+    print(help.component(registry.load().find(_kind(args.kind), args.name)))
+    return 0
+
+
+def plugins(argv: Sequence[str]) -> int:
+    """``mtlkit plugins``: exit code 1 when ``--check`` finds something."""
+    parser = _Parser("plugins")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--check", action="store_true", help="import every component too")
+    args = parser.parse_args(argv)
+    found = registry.load()
+    problems = [str(problem) for problem in found.problems]
+    if args.check:
+        problems += _broken(found)
+    if args.json:
+        print(json.dumps({"plugins": _plugins(found), "problems": problems}, indent=2))
+    else:
+        print(help.plugins(_plugins(found), problems))
+    return 1 if args.check and problems else 0
+
+
+def _plugins(found: registry.Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "components": {
+                kind: names
+                for kind in KINDS
+                if (names := [c.name for c in found.components(kind) if c.plugin == plugin.name])
+            },
+            "hooks": found.hooks(plugin),
+        }
+        for plugin in found.plugins
+    ]
+
+
+def _broken(found: registry.Registry) -> Iterator[str]:
+    for component in found.components():
+        try:
+            component.load()
+        except ConfigError as error:
+            yield str(error)
+
+
+def _kind(word: str) -> str:
+    """A kind, in the singular or the plural."""
+    kind = word.removesuffix("s")
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind '{word}'{did_you_mean(word, KINDS)}"
+                          f"\n  available: {', '.join(KINDS)}")  # fmt: skip
+    return kind
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expects a whole number above 0, but got '{text}'")
+    return int(text)
+
+
+VERBS: dict[str, Verb] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "list": list_,
+    "show": show,
+    "plugins": plugins,
+}
