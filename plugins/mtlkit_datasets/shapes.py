@@ -26,6 +26,9 @@ OUTLINES: dict[str, tuple[int, float] | None] = {
 }
 """Number of tips, and radius of the inner corners as a share of the tips' radius."""
 KINDS = tuple(OUTLINES)
+HUES = {"circle": 0.03, "square": 0.56, "triangle": 0.3, "star": 0.8}
+HUE_SPREAD = 0.06
+"""Usual hue of a kind, a share of the circle, and its standard deviation: neighbours overlap."""
 STREAMS = {"train": 0, "val": 1, "test": 2}
 SMALLEST = 32
 LARGE = (0.28, 0.42)
@@ -37,8 +40,8 @@ class Shapes(Dataset):
     """Generated pictures: a large coloured shape, up to two small ones, a textured background.
 
     ``seg`` marks every shape's pixels with its kind, ``cls`` is the kind of the large shape and
-    ``bbox`` the box of its pixels. All labels are exact. A sample depends on seed, split and index
-    alone.
+    ``bbox`` the box of its pixels. All labels are exact. A kind has a usual colour, but only its
+    outline is sure. A sample depends on seed, split and index alone.
 
     Args:
         size: side of the pictures, in pixels, at least 32.
@@ -57,7 +60,7 @@ class Shapes(Dataset):
         self,
         *,
         size: int = 64,
-        train: int = 1000,
+        train: int = 640,
         val: int = 200,
         test: int = 200,
         seed: int = 0,
@@ -195,7 +198,8 @@ def paint(
         canvas *= (1 - shadow)[..., None]
         slope = ramp(size) - np.array(shape.centre, dtype=np.float32) / size
         colour = 1 + (slope @ light)[..., None] * size / shape.radius
-        fill = colour * random_colour(rng, saturation=(0.55, 0.95), value=(0.8, 1.0))
+        hue = rng.normal(HUES[KINDS[shape.kind]], HUE_SPREAD)
+        fill = colour * random_colour(rng, hue, saturation=(0.55, 0.95), value=(0.8, 1.0))
         inside = np.clip(0.5 - distance, 0, 1)[..., None]
         canvas += inside * (fill - canvas)
     canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * np.float32(0.02)
@@ -209,17 +213,23 @@ def background(rng: np.random.Generator, size: int) -> Floats:
         grid = rng.random((cells, cells), dtype=np.float32)
         spread = stretch(cells, size)
         noise += np.float32(strength) * (spread @ grid @ spread.T)
-    first, second = (random_colour(rng, saturation=(0.1, 0.45), value=(0.25, 0.8)) for _ in "ab")
+    first, second = (
+        random_colour(rng, hue, saturation=(0.1, 0.45), value=(0.25, 0.8)) for hue in rng.random(2)
+    )
     contrast = 0.5 + 1.4 * (noise - 0.5)
     return first + contrast[..., None] * (second - first)
 
 
 def random_colour(
-    rng: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]
+    rng: np.random.Generator,
+    hue: float,
+    *,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
 ) -> Floats:
-    """Red, green and blue in [0, 1] of any hue."""
-    hsv = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
-    return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
+    """Red, green and blue in [0, 1]."""
+    rgb = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(*value))
+    return np.array(rgb, dtype=np.float32)
 
 
 @lru_cache

@@ -1,0 +1,125 @@
+"""Labels in text files: a table of class labels, lists of class names."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mtlkit import DataError
+
+from ._images import refuse
+
+SPLITS = ("train", "val", "test")
+NOT_CLASSES = ("id", "split")
+TAKEN = ("image", "seg", "bbox", "present", "targets")
+Row = dict[str, str]
+
+
+class Names:
+    """Finds the picture that a file means by its path, its path without suffix, or its bare name.
+
+    Args:
+        images: paths relative to ``images/`` by id, which is that path without suffix.
+    """
+
+    def __init__(self, images: Mapping[str, Path], /) -> None:
+        self._ids: dict[str, str | None] = {}
+        for id, path in images.items():
+            for name in {path.name, path.stem}:
+                self._ids[name] = None if name in self._ids else id
+        for id, path in images.items():
+            self._ids[id] = self._ids[path.as_posix()] = id
+
+    def find(self, name: str, /) -> str:
+        """The id.
+
+        Raises:
+            KeyError: no picture is called so, or several are; the argument says which.
+        """
+        if name not in self._ids:
+            raise KeyError(f"'{name}' is no picture in images/")
+        id = self._ids[name]
+        if id is None:
+            raise KeyError(f"'{name}' is the name of several pictures; write its path in images/")
+        return id
+
+
+def read_table(path: Path, names: Names, /) -> tuple[list[str], dict[str, Row]]:
+    """The class columns of a ``labels.csv`` in order, and its rows by the picture's id."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [column.strip() for column in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error}); mend it") from error
+    check_columns(path, columns)
+    rows: dict[str, Row] = {}
+    problems: list[str] = []
+    for number, line in lines:
+        where = f"{path}: line {number}"
+        if None in line or None in line.values():
+            problems.append(f"{where} has not {len(columns)} cells")
+            continue
+        row = {column: cell.strip() for column, cell in line.items()}
+        try:
+            id = names.find(row["id"])
+        except KeyError as error:
+            problems.append(f"{where}: {error.args[0]}")
+            continue
+        if id in rows:
+            problems.append(f"{where}: '{id}' has a line already")
+        if row.get("split", "train") not in SPLITS:
+            problems.append(f"{where}: split '{row['split']}' is none of {', '.join(SPLITS)}")
+        rows[id] = row
+    refuse(path.parent, problems)
+    return [column for column in columns if column not in NOT_CLASSES], rows
+
+
+def check_columns(path: Path, columns: list[str], /) -> None:
+    """Refuse a header that cannot be meant."""
+    if "id" not in columns:
+        raise DataError(
+            f"{path}: has no column 'id' (a picture's name) but {', '.join(columns) or 'nothing'}; "
+            "the first line names the columns, separated by commas"
+        )
+    if bad := [name for name in columns if name in TAKEN or not name or columns.count(name) > 1]:
+        raise DataError(
+            f"{path}: a column cannot be called '{bad[0]}' (empty, twice, or a word with a "
+            "meaning of its own); rename it"
+        )
+
+
+def read_names(path: Path, /) -> tuple[str, ...] | None:
+    """Class names, one a line; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); mend it") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path}: must name each class once, one a line")
+    return names
+
+
+def names_of(values: Iterable[str], /) -> tuple[str, ...]:
+    """The distinct values in order: of numbers, if all are, else of the alphabet."""
+    distinct = sorted(set(values))
+    return tuple(sorted(distinct, key=int) if all(v.isdecimal() for v in distinct) else distinct)
+
+
+def class_index(value: str, names: tuple[str, ...], /) -> int:
+    """The number of a class given by its name or by that number.
+
+    Raises:
+        KeyError: there is no such class; the argument says so.
+    """
+    if value in names:
+        return names.index(value)
+    if value.isdecimal() and int(value) < len(names):
+        return int(value)
+    what = "class id" if value.lstrip("-").isdecimal() else "class"
+    known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    raise KeyError(f"{what} {value} is out of range; there are {len(names)} classes: {known}")
