@@ -129,5 +129,5 @@ def _skipped_norm(encoder: Encoder, layers: list[_Layer]) -> list[str]:
 
 
 def _skipped_rest(tensors: dict[str, Tensor]) -> list[str]:
-    names = [name.rpartition(".")[0] for name in tensors if not name.startswith("features.")]
-    return [f"skipped {', '.join(dict.fromkeys(names))}: not part of the encoder"] if names else []
+    names = {name.rpartition(".")[0] for name in tensors if not name.startswith("features.")}
+    return [f"skipped {', '.join(sorted(names))}: not part of the encoder"] if names else []
