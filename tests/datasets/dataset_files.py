@@ -1,0 +1,124 @@
+"""Small data sets on disk, right in every point, for tests that then break one."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT = 24, 16
+BOX = (4, 3, 12, 11)
+BREEDS = {"Abyssinian": (1, 1), "american_bulldog": (2, 2), "Bengal": (6, 1)}
+
+
+def pixels(seed=0, height=HEIGHT, width=WIDTH):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def mask_of(inside, outside, box=BOX, height=HEIGHT, width=WIDTH):
+    mask = np.full((height, width), outside, dtype=np.uint8)
+    left, top, right, bottom = box
+    mask[top:bottom, left:right] = inside
+    return mask
+
+
+def truncate(path, keep=0.6):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+
+
+def voc(*boxes):
+    nodes = "".join(
+        f"<object><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax>"
+        "</bndbox></object>"
+        for a, b, c, d in boxes
+    )
+    return f"<annotation>{nodes}</annotation>"
+
+
+def make_pets(root: Path, per_breed=5):
+    """Trimaps hold a pet at BOX with a rim of one pixel; heads are 1-based 5..8 x 4..9."""
+    base = root / "oxford-iiit-pet"
+    (base / "annotations" / "xmls").mkdir(parents=True)
+    lines = {"trainval": [], "test": []}
+    for breed, (number, species) in BREEDS.items():
+        for index in range(2 * per_breed):
+            id = f"{breed}_{index}"
+            split = "trainval" if index < per_breed else "test"
+            lines[split].append(f"{id} {number} {species} 1")
+            save(base / "images" / f"{id}.jpg", pixels(index), quality=90)
+            trimap = mask_of(3, 2, (3, 2, 13, 12))
+            trimap[3:11, 4:12] = 1
+            save(base / "annotations" / "trimaps" / f"{id}.png", trimap)
+            if split == "trainval" and index:
+                file = base / "annotations" / "xmls" / f"{id}.xml"
+                file.write_text(voc((1, 1, 3, 3), (5, 4, 8, 9)))
+    for name, listed in lines.items():
+        (base / "annotations" / f"{name}.txt").write_text("\n".join(listed) + "\n")
+    return root
+
+
+def h5_arrays(number=5, images="uint8"):
+    values = np.stack([pixels(index) for index in range(number)])
+    return {
+        "images": values if images == "uint8" else values.astype(images) + np.float32(0.25),
+        "masks": np.stack([mask_of(1, 0)[..., None]] * number),
+        "bboxes": np.stack([np.array(BOX, dtype=np.float32)] * number),
+        "binary": (np.arange(number) % 2)[:, None].astype(np.uint8),
+    }
+
+
+def write_h5(folder: Path, arrays, key="data"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file[key] = array
+
+
+def make_h5(root: Path, images="uint8", without=()):
+    for split in ("train", "val", "test"):
+        arrays = h5_arrays(images=images)
+        write_h5(root / split, {k: v for k, v in arrays.items() if k not in without})
+    return root
+
+
+def make_folder(root: Path, number=6, labels=True, masks=True, boxes="coco"):
+    names = [f"p{index}" for index in range(number)]
+    for index, name in enumerate(names):
+        save(root / "images" / f"{name}.png", pixels(index))
+        if masks:
+            save(root / "masks" / f"{name}.png", mask_of(1, 0))
+    if labels:
+        rows = [f"{name},{'cat' if i % 2 else 'dog'},{i % 3}" for i, name in enumerate(names)]
+        (root / "labels.csv").write_text("\n".join(["id,species,breed", *rows]) + "\n")
+    if boxes == "coco":
+        write_coco(root, {f"{name}.png": [[4, 3, 8, 8]] for name in names})
+    if boxes == "voc":
+        (root / "boxes").mkdir()
+        for name in names:
+            (root / "boxes" / f"{name}.xml").write_text(voc((5, 4, 12, 11)))
+    return root
+
+
+def write_coco(root: Path, boxes):
+    tree = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(boxes)],
+        "annotations": [
+            {"id": 10 * i + j, "image_id": i, "bbox": box, "category_id": 1}
+            for i, found in enumerate(boxes.values())
+            for j, box in enumerate(found)
+        ],
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "boxes.json").write_text(json.dumps(tree))
+
+
+def table(samples):
+    return {samples[index]["id"]: samples[index] for index in range(len(samples))}

@@ -1,0 +1,160 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from dataset_files import pixels, save, truncate
+from mtlkit_datasets._images import check_all, check_image, read_image, read_mask, refuse
+from PIL import Image, ImageOps
+
+from mtlkit import DataError
+
+RED = np.full((4, 6, 3), (200, 30, 40), dtype=np.uint8)
+
+
+def test_a_photograph_is_read_as_rgb_bytes(tmp_path):
+    path = save(tmp_path / "a.png", pixels())
+    assert read_image(path).dtype == np.uint8
+    np.testing.assert_array_equal(read_image(path), pixels())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *(("png", mode) for mode in ("RGB", "P", "RGBA", "L", "1", "LA")),
+        *(("tif", mode) for mode in ("RGB", "P", "RGBA", "L", "1", "LA", "CMYK", "YCbCr")),
+        *(("jpg", mode) for mode in ("RGB", "L", "CMYK", "YCbCr")),
+    ],
+)
+def test_every_colour_mode_becomes_the_rgb_it_stands_for(tmp_path, mode, suffix):
+    image = Image.fromarray(RED).convert(mode)
+    image.save(tmp_path / f"a.{suffix}")
+    got = read_image(tmp_path / f"a.{suffix}").astype(int)
+    assert got.shape == (4, 6, 3)
+    expected = np.array(image.convert("RGB")).astype(int)
+    assert abs(got - expected).max() <= 6
+    assert check_image(tmp_path / f"a.{suffix}") == (4, 6)
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    wide = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
+    save(tmp_path / "a.png", wide)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, :, 0], [0, 1, 128, 255])
+    Image.fromarray(wide.astype(np.int32)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[0, :, 1], [0, 1, 128, 255])
+
+
+def test_transparency_lies_on_white(tmp_path):
+    layered = np.zeros((2, 2, 4), dtype=np.uint8)
+    layered[0, 0] = (10, 20, 30, 255)
+    got = read_image(save(tmp_path / "a.png", layered))
+    assert got[0, 0].tolist() == [10, 20, 30]
+    assert got[1, 1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", pixels(), exif=exif)
+    with Image.open(path) as image:
+        expected = np.array(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert check_image(path) == expected.shape[:2]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_broken_exif_is_no_reason_to_refuse_a_picture(tmp_path):
+    path = save(tmp_path / "a.jpg", pixels(), exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnonsense")
+    assert read_image(path).shape == pixels().shape
+
+
+@pytest.mark.parametrize("read", [read_image, check_image])
+def test_a_truncated_jpeg_is_named(tmp_path, read):
+    path = save(tmp_path / "a.jpg", pixels(height=200, width=300), quality=95)
+    truncate(path)
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded \(.*truncated"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_image, check_image, read_mask])
+def test_a_file_that_is_no_picture_is_named(tmp_path, read):
+    (tmp_path / "a.jpg").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded \(not a picture"):
+        read(tmp_path / "a.jpg")
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg: no such file"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.fromarray(np.zeros((3, 3), dtype=np.float32)).save(tmp_path / "a.tif")
+    for read in (read_image, check_image):
+        with pytest.raises(DataError, match="floating-point pixels; save it with"):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("side", [10_000, 30_000])
+def test_a_decompression_bomb_is_an_error(tmp_path, side):
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(png)
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(.*decompression bomb"):
+        check_image(tmp_path / "a.png")
+
+
+def test_a_palette_mask_keeps_its_indices(tmp_path):
+    ids = np.array([[0, 1, 2], [2, 1, 255]], dtype=np.uint8)
+    image = Image.fromarray(ids)
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255] + [7] * 759)
+    image.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as saved:
+        assert saved.mode == "P"
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ids)
+
+
+def test_masks_of_one_bit_sixteen_bits_and_equal_channels_are_class_ids(tmp_path):
+    ids = np.array([[0, 1], [1, 0]], dtype=np.uint8)
+    save(tmp_path / "bit.png", ids.astype(bool))
+    save(tmp_path / "wide.png", ids.astype(np.uint16))
+    save(tmp_path / "rgb.png", np.stack([ids] * 3, axis=-1))
+    for name in ("bit", "wide", "rgb"):
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), ids)
+
+
+def test_a_colour_mask_and_ids_beyond_a_byte_are_refused(tmp_path):
+    save(tmp_path / "colour.png", RED)
+    with pytest.raises(DataError, match=r"colour\.png: a colour picture; a mask holds one class"):
+        read_mask(tmp_path / "colour.png")
+    save(tmp_path / "wide.png", np.array([[3, 300]], dtype=np.uint16))
+    with pytest.raises(DataError, match=r"wide\.png: holds 3 to 300; class ids are whole numbers"):
+        read_mask(tmp_path / "wide.png")
+
+
+def test_results_of_checks_come_in_order(tmp_path):
+    assert check_all(tmp_path, range(50), lambda item: item * 2) == [2 * i for i in range(50)]
+
+
+def test_the_first_five_problems_are_named_and_the_rest_counted(tmp_path):
+    def check(item):
+        raise DataError(f"{tmp_path}/f{item}: bad\nindeed")
+
+    with pytest.raises(DataError) as caught:
+        check_all(tmp_path, range(8), check)
+    message = str(caught.value)
+    assert message.startswith(f"8 problems in {tmp_path}: f0: bad indeed; f1: bad")
+    assert "f4: bad" in message
+    assert "f5" not in message
+    assert "and 3 more. Mend, replace or remove" in message
+    assert "\n" not in message
+
+
+def test_no_problem_is_no_error(tmp_path):
+    refuse(tmp_path, [])
