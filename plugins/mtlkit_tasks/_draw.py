@@ -63,9 +63,9 @@ def label(image: Tensor, text: str, row: int = 0) -> Tensor:
     """Write ``text`` at the top left, ``row`` lines down, smaller or cut off where it must be."""
     drawn = to_pil_image(image)
     draw = ImageDraw.Draw(drawn, "RGBA")
-    size = max(9, round(0.05 * min(drawn.size)))
+    size = max(8, round(0.05 * min(drawn.size)))
     font, text = _fit(text, size, drawn.width - size // 2)
-    pad = max(1, size // 4)
+    pad = max(1, size // 5)
     top = row * (size + 2 * pad + 1)
     width = draw.textlength(text, font)
     draw.rectangle((0, top, width + 2 * pad, top + size + 2 * pad - 1), fill=(*_DARK, 200))
@@ -77,7 +77,7 @@ def label(image: Tensor, text: str, row: int = 0) -> Tensor:
 
 def _fit(text: str, size: int, width: float) -> tuple[ImageFont.FreeTypeFont, str]:
     """The font, at most ``size`` pixels high, and as much of the text as fits the width."""
-    smallest = min(size, 8)
+    smallest = min(size, 7)
     for height in range(size, smallest - 1, -1):
         font = _font(height)
         if font.getlength(text) <= width:

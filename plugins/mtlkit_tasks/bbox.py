@@ -26,7 +26,8 @@ class BBox(Task):
     Args:
         target: the label to learn, of kind ``box``; by default the one called like the task, else
             ``bbox``.
-        loss: over the four numbers, or (``giou``, ``diou``) over the boxes.
+        loss: over the four numbers, or over the boxes (``giou``, ``diou``: torchvision's, which
+            wait for the device once a step).
         beta: error at which ``smooth-l1`` turns from quadratic to linear, as a fraction of the
             image's side.
 

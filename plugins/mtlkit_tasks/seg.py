@@ -1,9 +1,9 @@
 """Semantic segmentation."""
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
-import segmentation_models_pytorch.losses as smp_losses
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +13,9 @@ from mtlkit_tasks._draw import tint
 from mtlkit_tasks._image import resized
 from mtlkit_tasks._masked import choose, spread, widen
 from mtlkit_tasks._metric import Confusion
+
+# of logits, target and valid pixels
+Sum = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _MOST_CLASSES = 255
 _SURE = -100.0  # a logit whose probability is 0 in float32
@@ -67,20 +70,14 @@ class Segmentation(Task):
                 f"task '{id}' needs a mask of 2 to {_MOST_CLASSES} classes, but label "
                 f"'{self.target}' has {self.out_channels}"
             )
-        self.label_smoothing = label_smoothing
-        self.gamma = gamma
-        losses: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-            "ce": self._cross_entropy,
-            "focal": self._focal,
-            "dice": _overlap(smp_losses.DiceLoss("multilabel", from_logits=False)),
-            "jaccard": _overlap(smp_losses.JaccardLoss("multilabel", from_logits=False)),
-            "tversky": _overlap(
-                smp_losses.TverskyLoss(
-                    "multilabel", from_logits=False, alpha=1 - miss_weight, beta=miss_weight
-                )
-            ),
+        losses: dict[str, Callable[[], Sum]] = {
+            "ce": lambda: partial(_cross_entropy, label_smoothing),
+            "focal": lambda: _focal(gamma),
+            "dice": lambda: _overlap("DiceLoss"),
+            "jaccard": lambda: _overlap("JaccardLoss"),
+            "tversky": lambda: _overlap("TverskyLoss", alpha=1 - miss_weight, beta=miss_weight),
         }
-        self._sum = choose("loss", loss, losses)
+        self._sum = choose("loss", loss, losses)()
         self._counts_pixels = loss in ("ce", "focal")
 
     def loss(self, prediction: Tensor, target: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,23 +93,6 @@ class Segmentation(Task):
 
     def _valid(self, target: Tensor, present: Tensor) -> Tensor:
         return (target != self.ignore_index) & spread(present, target)
-
-    def _cross_entropy(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        target = torch.where(valid, target, -100)
-        return F.cross_entropy(
-            logits,
-            target,
-            ignore_index=-100,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
-        )
-
-    def _focal(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        # what is not labelled is given as surely no class, and truly none: its loss is 0
-        logits = torch.where(valid[:, None], logits, _SURE)
-        criterion = smp_losses.FocalLoss("multiclass", gamma=self.gamma, reduction="sum")
-        total: Tensor = criterion(logits, torch.where(valid, target, -1))
-        return total
 
     def metric(self) -> Confusion:
         """Over all pixels of a split."""
@@ -141,14 +121,42 @@ class Segmentation(Task):
         return tint(image, decoded["mask"], shown)
 
 
-def _overlap(
-    criterion: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _smp_loss(name: str, mode: str, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """One of smp's losses; smp takes seconds to import, which cross-entropy does not need."""
+    from segmentation_models_pytorch import losses
+
+    loss: Callable[[Tensor, Tensor], Tensor] = getattr(losses, name)(mode, **options)
+    return loss
+
+
+def _cross_entropy(smoothing: float, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return F.cross_entropy(
+        logits,
+        torch.where(valid, target, -100),
+        ignore_index=-100,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+
+
+def _focal(gamma: float) -> Sum:
+    criterion = _smp_loss("FocalLoss", "multiclass", gamma=gamma, reduction="sum")
+
+    def total(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        # what is not labelled is given as surely no class, and truly none: its loss is 0
+        logits = torch.where(valid[:, None], logits, _SURE)
+        return criterion(logits, torch.where(valid, target, -1))
+
+    return total
+
+
+def _overlap(name: str, **options: float) -> Sum:
     """The sum over images of smp's mean over classes, in one call.
 
     smp computes these losses over the whole batch, class by class. Here each class of each image
     is given as a class of its own, of a batch of one.
     """
+    criterion = _smp_loss(name, "multilabel", from_logits=False, **options)
 
     def total(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         batch, classes = logits.shape[:2]
