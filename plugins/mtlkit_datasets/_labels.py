@@ -105,8 +105,11 @@ def read_names(path: Path, /) -> tuple[str, ...] | None:
 
 
 def names_of(values: Iterable[str], /) -> tuple[str, ...]:
-    """The distinct values in order: of numbers, if all are, else of the alphabet."""
-    distinct = sorted(set(values))
+    """The distinct values in order: of numbers, if all are, else of the alphabet.
+
+    A negative number, by which some mean "no class", is no name.
+    """
+    distinct = sorted(value for value in set(values) if not _is_negative(value))
     return tuple(sorted(distinct, key=int) if all(v.isdecimal() for v in distinct) else distinct)
 
 
@@ -120,6 +123,14 @@ def class_index(value: str, names: tuple[str, ...], /) -> int:
         return names.index(value)
     if value.isdecimal() and int(value) < len(names):
         return int(value)
-    what = "class id" if value.lstrip("-").isdecimal() else "class"
+    if _is_negative(value):
+        raise KeyError(
+            f"class id {value} is out of range; leave the cell empty for a missing label"
+        )
+    what = "class id" if value.isdecimal() else "class"
     known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     raise KeyError(f"{what} {value} is out of range; there are {len(names)} classes: {known}")
+
+
+def _is_negative(value: str) -> bool:
+    return value.startswith("-") and value[1:].isdecimal()

@@ -101,7 +101,8 @@ class Folder(Dataset):
         names = given or names_of(value for value in values if value)
         if not names:
             raise DataError(
-                f"{self.root}: column '{column}' of labels.csv is empty; fill it in or remove it"
+                f"{self.root}: column '{column}' of labels.csv names no class; fill it in or "
+                "remove it"
             )
         return names
 
