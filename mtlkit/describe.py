@@ -198,15 +198,23 @@ def _resolve(module: str, text: str) -> tuple[str, str]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == text:
             return module, text
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        if isinstance(node, ast.ImportFrom):
             names = {alias.asname or alias.name: alias.name for alias in node.names}
             if text in names:
-                root = node.module.partition(".")[0]
-                if node.module == "mtlkit":
-                    return _public(names[text])
-                if root in (module.partition(".")[0], "mtlkit"):
-                    return node.module, names[text]
+                return _imported(module, node, names[text])
     raise _Unclear
+
+
+def _imported(module: str, node: ast.ImportFrom, name: str) -> tuple[str, str]:
+    """Where ``from ... import name`` finds a class, inside the module's own package or mtlkit."""
+    source = node.module or ""
+    if node.level:
+        source = ".".join([*module.split(".")[: -node.level], source])
+    if source == "mtlkit":
+        return _public(name)
+    if source.partition(".")[0] not in (module.partition(".")[0], "mtlkit"):
+        raise _Unclear
+    return source, name
 
 
 def _public(name: str) -> tuple[str, str]:

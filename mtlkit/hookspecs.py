@@ -50,8 +50,10 @@ def mtlkit_run_started(run: Any) -> None:
     """Everything is built and, with ``--resume``, restored; no step was done yet.
 
     Args:
-        run: the run, which can grow; it has at least ``config``, ``folder``, ``step`` and
-            ``epoch``. The same object is given to every hook of this run.
+        run: the run, one object for all hooks; it can grow. It has ``config`` (as in
+            ``config.yaml``), ``folder``, ``model``, ``balancer``, ``dataset``, ``accelerator``,
+            ``step`` (optimiser steps done), ``epoch`` (from 0) and ``main`` (whether this process
+            is the one that writes).
     """
 
 
@@ -60,7 +62,7 @@ def mtlkit_epoch_started(run: Any) -> None:
     """A pass over the training data begins.
 
     Args:
-        run: as in :func:`mtlkit_run_started`; ``run.epoch`` counts from 0.
+        run: as in :func:`mtlkit_run_started`; ``run.epoch`` is the one that begins.
     """
 
 
@@ -70,7 +72,7 @@ def mtlkit_step_ended(run: Any, step: Any) -> None:
 
     Args:
         run: as in :func:`mtlkit_run_started`.
-        step: what happened: the losses by task id and the balancer's weights among it.
+        step: what happened; it has ``losses`` and ``weights`` by task id.
     """
 
 
@@ -80,7 +82,7 @@ def mtlkit_evaluated(run: Any, result: Any) -> None:
 
     Args:
         run: as in :func:`mtlkit_run_started`.
-        result: the split and the metrics, as in a line of ``metrics.jsonl``.
+        result: ``split``, and the metrics under the keys that ``metrics.jsonl`` has.
     """
 
 

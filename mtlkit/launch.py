@@ -42,11 +42,11 @@ def launch(argv: Sequence[str], processes: int) -> int:
         )
         for rank in range(processes)
     ]
-    try:
-        with _passing_signals_to(children):
+    with _passing_signals_to(children) as passed:
+        try:
             return _wait(children)
-    finally:
-        _end(children)
+        finally:
+            _end(children, asked=bool(passed))
 
 
 def check_world() -> None:
@@ -116,11 +116,12 @@ def _exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _end(children: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Ask those still running to end, then make them."""
+def _end(children: Sequence["subprocess.Popen[bytes]"], *, asked: bool) -> None:
+    """Ask those still running to end, unless a signal did so already; then make them."""
     running = [child for child in children if child.poll() is None]
     for child in running:
-        child.terminate()
+        if not asked:
+            child.terminate()
     deadline = time.monotonic() + GRACE
     for child in running:
         try:
@@ -131,8 +132,12 @@ def _end(children: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 @contextmanager
-def _passing_signals_to(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
+def _passing_signals_to(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[list[int]]:
+    """Signals go on to the children; yields the list of those that came."""
+    passed: list[int] = []
+
     def pass_on(number: int, frame: FrameType | None) -> None:
+        passed.append(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
@@ -140,7 +145,7 @@ def _passing_signals_to(children: Sequence["subprocess.Popen[bytes]"]) -> Iterat
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
-        yield
+        yield passed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

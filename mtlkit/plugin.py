@@ -59,7 +59,8 @@ class Host:
 
     def implementations(self, hook: str) -> Iterator[tuple[Plugin, pluggy.HookImpl]]:
         """Who implements ``hook``, in the plugins' order."""
-        found = {id(i.plugin): i for i in getattr(self.manager.hook, hook).get_hookimpls()}
+        all_of_it = getattr(self.manager.hook, hook).get_hookimpls()
+        found = {id(i.plugin): i for i in all_of_it if not (i.wrapper or i.hookwrapper)}
         for plugin, module in self.modules.items():
             if id(module) in found:
                 yield plugin, found[id(module)]
