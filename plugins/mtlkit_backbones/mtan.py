@@ -34,7 +34,7 @@ class MTAN(Backbone):
         width: channels of the first block; the others have 2, 4, 8 and 8 times as many.
         norm: ``batch`` normalises after every convolution, ``none`` leaves that out.
         pretrained: true starts the encoder from timm's ImageNet weights of VGG-16, a path from a
-            local file with timm's or torchvision's names; both need width 64.
+            local file with timm's or torchvision's names; ImageNet weights need width 64.
 
     Reference: Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019,
     arXiv 1803.10704, eq. 1 to 3. As in the authors' code the decoder's masks see the unpooled

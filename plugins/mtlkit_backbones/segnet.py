@@ -21,7 +21,7 @@ class SegNet(Backbone):
         width: channels of the first block; the others have 2, 4, 8 and 8 times as many.
         norm: ``batch`` normalises after every convolution, ``none`` leaves that out.
         pretrained: true starts the encoder from timm's ImageNet weights of VGG-16, a path from a
-            local file with timm's or torchvision's names; both need width 64.
+            local file with timm's or torchvision's names; ImageNet weights need width 64.
 
     Reference: Badrinarayanan et al., "SegNet: A Deep Convolutional Encoder-Decoder Architecture
     for Image Segmentation", PAMI 2017, arXiv 1511.00561. Here convolutions of the decoder that

@@ -21,7 +21,7 @@ class VGG16(Backbone):
         width: channels of the first block; the others have 2, 4, 8 and 8 times as many.
         norm: ``batch`` normalises after every convolution, ``none`` leaves that out.
         pretrained: true starts from timm's ImageNet weights, a path from a local file with timm's
-            or torchvision's names; both need width 64.
+            or torchvision's names; ImageNet weights need width 64.
 
     Reference: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
     Recognition", ICLR 2015, arXiv 1409.1556, configuration D.
