@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
@@ -391,6 +392,7 @@ def resume(run: Run) -> None:
         raise CheckpointError(
             f"{run.folder.last} does not fit this configuration: {error}"
         ) from None
+    _match_layout(run.optimizer)
     if run.accelerator.scaler and tree["scaler"]:
         run.accelerator.scaler.load_state_dict(tree["scaler"])
     set_random_state(tree["random"], run.accelerator.process_index)
@@ -398,6 +400,14 @@ def resume(run: Run) -> None:
     if run.main:
         run.folder.rewind(run.progress.step)
     run.say(f"resumed {run.folder.path} at step {run.progress.step}")
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser's loaded state its parameters' memory order, which fused steps rely on."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _finish(run: Run, started: float) -> dict[str, Any]:
@@ -484,6 +494,7 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
             for where it does not exist.
     """
     on_cpu = not torch.accelerator.is_available() or "ACCELERATE_USE_CPU" in os.environ
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=settings.precision,

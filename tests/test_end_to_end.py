@@ -202,7 +202,7 @@ def test_training_on_few_images_fits_them(tmp_path: Path) -> None:
     assert train(*options, "--lr", "1e-2", "--output", str(folder)) == 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [line["seg/loss"] for line in lines if line["split"] == "train"]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_fit_does_what_the_command_line_does(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_every_column_starts_and_runs_two_steps_on_the_pets(
     words = [str(vgg_weights) if word == "true" else word for word in shlex.split(command)[1:]]
     options = [
         "--data", "oxford-pets", "--data.root", os.environ["MTLKIT_TEST_DATA"],
-        "--image-size", "32", "--batch-size", "16", "--optimizer", "adam", "--max-steps", "2", "--workers", "0",
+        "--image-size", "32", "--batch-size", "16", "--optimizer", "adam", "--max-steps", "2",
+        "--workers", "0",
         "--data.verify", "false", "--output", str(tmp_path / "run"),
     ]  # fmt: skip
     assert main([*words, *options]) == 0
