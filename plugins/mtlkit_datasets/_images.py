@@ -143,8 +143,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits per channel")
     if image.mode.startswith("I"):
-        wide = np.asarray(image)
-        return Image.fromarray((wide // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+        eight = np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(eight).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")

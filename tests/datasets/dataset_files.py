@@ -68,7 +68,7 @@ def make_pets(root: Path, per_breed=5):
 def h5_arrays(number=5, images="uint8"):
     values = np.stack([pixels(index) for index in range(number)])
     return {
-        "images": values if images == "uint8" else values.astype(images) + np.float32(0.25),
+        "images": values if images == "uint8" else (values - 0.25).clip(0).astype(images),
         "masks": np.stack([mask_of(1, 0)[..., None]] * number),
         "bboxes": np.stack([np.array(BOX, dtype=np.float32)] * number),
         "binary": (np.arange(number) % 2)[:, None].astype(np.uint8),

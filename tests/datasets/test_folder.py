@@ -16,6 +16,7 @@ from dataset_files import (
     voc,
     write_coco,
 )
+from mtlkit_datasets._samples import shuffled
 from mtlkit_datasets.folder import Folder
 from torchvision import tv_tensors
 
@@ -119,6 +120,10 @@ def test_names_alone_decide_the_splits(tmp_path):
     assert {name: list(table(again.split(name))) for name in SPLITS} == first
     assert len({id for ids in first.values() for id in ids}) == 20
     assert first["train"] != sorted(first["train"])
+
+
+def test_the_order_of_names_is_the_same_in_every_program():
+    assert shuffled("abcdef") == list("efcabd")
 
 
 def test_a_share_of_zero_leaves_a_split_empty(tmp_path):
