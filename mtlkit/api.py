@@ -101,7 +101,8 @@ def _assemble(config: Config) -> Run:
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(settings.output or _default_output(config))
     accelerator = make_accelerator(settings, str(folder.path))
-    parts = build(config)
+    with accelerator.local_main_process_first():  # only one downloads, if any does
+        parts = build(config)
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(memory_format=layout).to(accelerator.device)
