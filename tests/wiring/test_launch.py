@@ -78,7 +78,7 @@ def test_signals_are_passed_on_once_and_waited_for(
     child: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     name = number.name.removeprefix("SIG")
-    write(child, f'trap "echo x >> {tmp_path}/got$RANK; exit {128 + number}" {name}; '
+    write(child, f'trap "sleep $RANK; echo x >> {tmp_path}/got$RANK; exit {128 + number}" {name}; '
                  f"touch {tmp_path}/up$RANK; while :; do sleep 0.05; done")  # fmt: skip
     before = signal.getsignal(number)
 
