@@ -22,9 +22,11 @@ from mtlkit.data import Split
 from mtlkit.errors import CheckpointError
 from mtlkit.model import Model
 from mtlkit.predict import predict_files as predict_with
+from mtlkit.resume import resume
 from mtlkit.run import RunFolder
+from mtlkit.session import Run, make_accelerator, planned_steps
 from mtlkit.settings import Choice, Config
-from mtlkit.train import Run, make_accelerator, planned_steps, resume, train
+from mtlkit.train import train
 
 
 def names(kind: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from mtlkit import __version__, registry
 from mtlkit.balancer import LossBalancer
 from mtlkit.checkpoint import read_model
-from mtlkit.config import plugins
+from mtlkit.config import plain, plugins
 from mtlkit.data import Dataset, DatasetSpec
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mean
 from mtlkit.head import Head
@@ -215,8 +215,8 @@ def model_config(config: Config, parts: Parts) -> dict[str, Any]:
         "data": parts.dataset.spec.to_json(),
         "plugins": plugins(config),
     }
-    plain: dict[str, Any] = _plain(tree)
-    return plain
+    described: dict[str, Any] = plain(tree)
+    return described
 
 
 def load_model(folder: Path) -> Model:
@@ -248,12 +248,3 @@ def load_model(folder: Path) -> Model:
             f"cannot rebuild the model in {folder}: {error} (it was written with {written})"
         ) from error
     return model.eval()
-
-
-def _plain(tree: Any) -> Any:
-    """Paths as strings, tuples as lists: as JSON and YAML have it."""
-    if isinstance(tree, Mapping):
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    return str(tree) if isinstance(tree, Path) else tree

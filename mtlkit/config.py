@@ -78,7 +78,7 @@ def to_mapping(config: Config) -> dict[str, Any]:
         for id, task in config.tasks.items()
     }
     slots = {slot: _choice(getattr(config, slot)) for slot in SLOTS}
-    tree: dict[str, Any] = _plain({"tasks": tasks, **slots, **asdict(config.settings)})
+    tree: dict[str, Any] = plain({"tasks": tasks, **slots, **asdict(config.settings)})
     return tree
 
 
@@ -257,11 +257,12 @@ def _refuse(unknown: Layer, known: Iterable[str], otherwise: str = "") -> None:
     raise ConfigError(f"unrecognized {what}: {' '.join(words)}{hint}")
 
 
-def _plain(tree: Any) -> Any:
+def plain(tree: Any) -> Any:
+    """Paths as strings, tuples as lists: as JSON and YAML have it."""
     if isinstance(tree, Mapping):
-        return {key: _plain(value) for key, value in tree.items()}
+        return {key: plain(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
+        return [plain(value) for value in tree]
     return str(tree) if isinstance(tree, Path) else tree
 
 

@@ -17,7 +17,7 @@ PLUGINS = HOME.parent / "plugins"
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
     "model", "gradients", "step", "train", "evaluate", "predict", "checkpoint", "loader", "run",
-    "pictures",
+    "pictures", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",

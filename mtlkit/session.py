@@ -1,0 +1,196 @@
+"""Run: the parts of a run in progress, and how far it has come."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from mtlkit.balancer import LossBalancer
+from mtlkit.data import Dataset, Samples, Split
+from mtlkit.errors import ConfigError
+from mtlkit.evaluate import evaluate
+from mtlkit.loader import Batch, Batches, Prepared, make_loader
+from mtlkit.model import Model
+from mtlkit.run import RunFolder
+from mtlkit.settings import Settings
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Args:
+        step: optimiser steps done.
+        epoch: the epoch that is running, from 0.
+        batch: batches of it that are done.
+        best_score: of the best evaluation on val so far.
+        best_step: when that was.
+        stale: evaluations since then.
+        seconds: spent, in all sessions of this run.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_score: float = -math.inf
+    best_step: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+
+
+class Observers(Protocol):
+    """Calls the life-cycle hooks of plugins."""
+
+    def notify(self, hook: str, **payload: Any) -> None:
+        """Tell every observer."""
+
+    def stop_reason(self, run: Any, result: Any) -> str | None:
+        """The first reason an observer has to end the run."""
+
+
+@dataclass
+class Run:
+    """A run in progress; observers get it as ``run``.
+
+    Args:
+        settings: general options.
+        folder: where it is written.
+        dataset: its data.
+        model: unwrapped.
+        balancer: of this run.
+        optimizer: prepared by Accelerate.
+        scheduler: asked once a step for the learning rate; None leaves it alone.
+        steps: optimiser steps planned.
+        accelerator: runs it.
+        config: everything chosen, resolved, for ``config.yaml``.
+        model_config: what ``model/config.json`` gets.
+        observers: plugins that are told of the run's events.
+    """
+
+    settings: Settings
+    folder: RunFolder
+    dataset: Dataset
+    model: Model
+    balancer: LossBalancer
+    optimizer: Any
+    scheduler: Any
+    steps: int
+    accelerator: Accelerator
+    config: dict[str, Any]
+    model_config: dict[str, Any]
+    observers: Observers
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is running, from 0."""
+        return self.progress.epoch
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return bool(self.accelerator.is_main_process)
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar, on the main process."""
+        if self.main:
+            tqdm.write(text)
+
+    def log(self, split: str, values: dict[str, float]) -> None:
+        """Write one line to metrics.jsonl and mirror it to the trackers."""
+        if self.main:
+            self.folder.log(self.progress.step, self.progress.epoch, split, values)
+        mirrored = {f"{split}/{key}": value for key, value in values.items()}
+        self.accelerator.log(mirrored, step=self.progress.step)
+
+    def loader(self, split: Split, *, train: bool = False) -> DataLoader[Batch]:
+        """Batches of a split; in training shuffled and augmented."""
+        settings = self.settings
+        samples = self.dataset.split("train" if settings.overfit else split)
+        if settings.overfit:
+            few = range(min(settings.overfit, len(samples)))
+            samples = cast(Samples, Subset(cast(Any, samples), few))
+        used = {task.target for task in self.model.tasks.values()}
+        prepared = Prepared(
+            samples,
+            {name: spec for name, spec in self.dataset.spec.targets.items() if name in used},
+            self.model.image_size,
+            augment=settings.augment if train and not settings.overfit else "none",
+            seed=settings.seed,
+        )
+        batches = Batches(
+            len(samples),
+            settings.batch_size,
+            train=train,
+            seed=settings.seed,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        return make_loader(
+            prepared,
+            batches,
+            workers=default_workers() if settings.workers is None else settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Metrics and losses on a split, which is empty for an empty split."""
+        loader = self.loader(split)
+        if not len(loader):
+            return {}
+        return evaluate(
+            self.model, loader, self.accelerator, channels_last=self.settings.channels_last
+        )
+
+
+def default_workers() -> int:
+    """Processes that load data: one per two cores of this training process, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, (cores or 1) // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def planned_steps(settings: Settings, samples: int, processes: int) -> tuple[int, int]:
+    """Optimiser steps of one epoch and of the whole run."""
+    if settings.overfit:
+        samples = min(samples, settings.overfit)
+    batches = Batches(samples, settings.batch_size, train=True, world=processes).total
+    per_epoch = -(-batches // settings.accumulate)
+    whole = per_epoch * settings.epochs
+    return per_epoch, min(whole, settings.max_steps or whole)
+
+
+def make_accelerator(settings: Settings, folder: str) -> Accelerator:
+    """Accelerate on whatever there is: GPUs, or the CPU on one process or several.
+
+    Raises:
+        ConfigError: the launcher started more processes than Accelerate sees, or fp16 is asked
+            for where it does not exist.
+    """
+    on_cpu = not torch.accelerator.is_available() or "ACCELERATE_USE_CPU" in os.environ
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=settings.precision,
+        log_with=list(settings.log_with) or None,
+        project_dir=folder,
+    )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != accelerator.num_processes:
+        raise ConfigError(
+            f"{world} processes were started but Accelerate sees {accelerator.num_processes}; "
+            f"start them with: mtlkit train --num-processes {world} ..."
+        )
+    if settings.precision == "fp16" and accelerator.scaler is None:
+        raise ConfigError("--precision fp16 needs a GPU; on the CPU use bf16 or no")
+    return accelerator
