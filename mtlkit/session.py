@@ -156,8 +156,13 @@ class Run:
 
 def default_workers() -> int:
     """Processes that load data: one per two cores of this training process, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(8, (cores or 1) // 2 // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(8, cores() // 2)
+
+
+def cores() -> int:
+    """CPU cores for each training process of this machine, at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (allowed or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def planned_steps(settings: Settings, samples: int, processes: int) -> tuple[int, int]:
@@ -177,6 +182,8 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
         ConfigError: the launcher started more processes than Accelerate sees, or fp16 is asked
             for where it does not exist.
     """
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(cores())  # accelerate launch gives one thread unless told otherwise
     on_cpu = not torch.accelerator.is_available() or "ACCELERATE_USE_CPU" in os.environ
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(

@@ -60,7 +60,7 @@ class Shapes(Dataset):
         self,
         *,
         size: int = 64,
-        train: int = 640,
+        train: int = 480,
         val: int = 200,
         test: int = 200,
         seed: int = 0,
