@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -174,7 +173,8 @@ def _evaluate_and_keep(run: Run) -> dict[str, Any]:
     if better:
         progress.best_score, progress.best_step, progress.stale = now, progress.step, 0
         if run.main:
-            save_tree(run.folder.best, {"model": run.model.state_dict(), "step": progress.step})
+            best = {"model": run.model.state_dict(), "step": progress.step, "val": values}
+            save_tree(run.folder.best, best)
             save_model(run.folder.model, run.model, run.model_config)
     else:
         progress.stale += 1
@@ -190,11 +190,11 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
     """Take the best model, evaluate it once on test, and write results and pictures."""
     progress = run.progress
     run.accelerator.wait_for_everyone()
-    best: dict[str, Tensor] = load_tree(run.folder.best)["model"]
-    run.model.load_state_dict(best)
+    best = load_tree(run.folder.best)
+    run.model.load_state_dict(best["model"])
     summary: dict[str, Any] = {
         "test": run.evaluate("test"),
-        "val": run.evaluate("val"),
+        "val": best["val"],
         "best_step": progress.best_step,
         "steps": progress.step,
         "balancer": {"name": run.config["balancer"]["name"]},

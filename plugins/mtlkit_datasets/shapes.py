@@ -60,8 +60,8 @@ class Shapes(Dataset):
         self,
         *,
         size: int = 64,
-        train: int = 480,
-        val: int = 200,
+        train: int = 416,
+        val: int = 100,
         test: int = 200,
         seed: int = 0,
     ) -> None:
