@@ -87,13 +87,13 @@ def start(run: Run) -> None:
         run.folder.check_resumable()
         resume(run)
         return
-    if run.main:
+    for line in run.model.backbone.initialise():
+        run.say(line)
+    if run.main:  # last, so that a mistake found before leaves no folder behind
         run.folder.create()
         run.folder.write_config(
             run.config, str(run.accelerator.device), run.accelerator.num_processes
         )
-    for line in run.model.backbone.initialise():
-        run.say(line)
     run.accelerator.wait_for_everyone()
 
 

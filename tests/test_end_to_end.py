@@ -132,6 +132,15 @@ def test_an_unwritable_output_folder_is_refused(
     assert "cannot write to the output folder" in capsys.readouterr().err
 
 
+def test_weights_that_cannot_be_read_leave_no_folder_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--backbone.pretrained", str(tmp_path / "none.safetensors")]
+    assert train(*options, "--output", str(tmp_path / "run")) == 2
+    assert "none.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_size_that_does_not_fit_is_refused_with_sizes_that_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
