@@ -11,7 +11,7 @@ import pluggy
 if TYPE_CHECKING:
     from mtlkit.api import create, fit, load, names
     from mtlkit.backbone import Backbone, Features, FeatureSpec
-    from mtlkit.balancer import LossBalancer, StepStats
+    from mtlkit.balancer import Columns, LossBalancer, StepStats
     from mtlkit.data import Dataset, DatasetSpec, Sample, Samples, TargetSpec
     from mtlkit.errors import ConfigError, DataError, MtlkitError
     from mtlkit.head import Head
@@ -25,7 +25,7 @@ hookimpl = pluggy.HookimplMarker("mtlkit")
 _HOMES = {
     "api": ("create", "fit", "load", "names"),
     "backbone": ("Backbone", "Features", "FeatureSpec"),
-    "balancer": ("LossBalancer", "StepStats"),
+    "balancer": ("Columns", "LossBalancer", "StepStats"),
     "data": ("Dataset", "DatasetSpec", "Sample", "Samples", "TargetSpec"),
     "errors": ("ConfigError", "DataError", "MtlkitError"),
     "head": ("Head",),
@@ -36,6 +36,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Backbone",
+    "Columns",
     "ConfigError",
     "DataError",
     "Dataset",

@@ -12,6 +12,7 @@ from mtlkit import build as building
 from mtlkit import registry
 from mtlkit.build import (
     build,
+    build_engine,
     build_optimizer,
     build_scheduler,
     load_model,
@@ -26,6 +27,7 @@ from mtlkit.resume import resume
 from mtlkit.run import RunFolder
 from mtlkit.session import Run, make_accelerator, planned_steps
 from mtlkit.settings import Choice, Config
+from mtlkit.sharing import find_sharing
 from mtlkit.train import train
 
 
@@ -108,8 +110,11 @@ def _assemble(config: Config) -> Run:
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(memory_format=layout).to(accelerator.device)
-    balancer.to(accelerator.device)
+    sharing = find_sharing(model)
+    sharing.freeze_unused(model)
     optimizer = build_optimizer(settings, model, balancer)
+    prepared = accelerator.prepare_optimizer(optimizer)
+    engine = build_engine(settings, accelerator, model, balancer, prepared, sharing)
     samples = parts.dataset.spec.sizes["train"]
     _, steps = planned_steps(settings, samples, accelerator.num_processes)
     chosen = to_mapping(config)
@@ -121,7 +126,8 @@ def _assemble(config: Config) -> Run:
         dataset=parts.dataset,
         model=model,
         balancer=balancer,
-        optimizer=accelerator.prepare_optimizer(optimizer),
+        engine=engine,
+        optimizer=prepared,
         scheduler=build_scheduler(settings, optimizer, steps),
         steps=steps,
         accelerator=accelerator,
@@ -140,8 +146,9 @@ def _default_output(config: Config) -> Path:
 def describe(run: Run) -> None:
     """Print what is going to be trained, and on what."""
     model, settings = run.model, run.settings
-    shared = sum(p.numel() for p in model.backbone.shared_parameters())
-    own = {id: sum(p.numel() for p in model.own_parameters(id)) for id in model.tasks}
+    sharing = run.engine.sharing
+    shared = sum(p.numel() for p in sharing.shared)
+    own = {id: sum(p.numel() for p in parameters) for id, parameters in sharing.own.items()}
     processes = run.accelerator.num_processes
     sizes = ", ".join(f"{count} {split}" for split, count in run.dataset.spec.sizes.items())
     height, width = model.image_size
@@ -150,11 +157,22 @@ def describe(run: Run) -> None:
     run.say(f"data      {names['data']}: {sizes}; {height} x {width} px")
     run.say(f"network   {names['backbone']}: {shared:,} shared parameters; of each task's own "
             + ", ".join(f"{id} {count:,}" for id, count in own.items()))  # fmt: skip
-    run.say(f"balancer  {names['balancer']}")
+    if sharing.unused:
+        run.say(f"          no task uses {', '.join(sharing.unused[:3])}"
+                f"{', ...' * (len(sharing.unused) > 3)}: left as it is")  # fmt: skip
+    run.say(f"balancer  {names['balancer']}{_balanced(run)}")
     run.say(f"training  {run.steps} steps of {effective} images ({settings.batch_size} x "
             f"{processes} processes x {settings.accumulate} accumulated) on "
             f"{run.accelerator.device}, precision {settings.precision}")  # fmt: skip
     run.say(f"output    {run.folder.path}")
+
+
+def _balanced(run: Run) -> str:
+    """Where the balancer looks, and what the heads get, if it looks at gradients."""
+    balancing = run.engine.balancing
+    if balancing.needs == "losses":
+        return ""
+    return f", at the tasks' gradients on the {run.settings.gradients}; heads {balancing.heads}"
 
 
 def evaluate_run(

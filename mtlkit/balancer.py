@@ -4,12 +4,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 Needs = Literal["losses", "gramian", "columns"]
+Heads = Literal["weighted", "raw"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class StepStats:
 
     Args:
         losses: ``[A]`` mean loss of each active task, detached.
-        gramian: ``[A, A]`` inner products of their gradients on the shared parameters, float64,
-            for balancers that say ``needs = "gramian"``.
+        gramian: ``[A, A]`` inner products of their gradients on what the tasks share, float64,
+            for balancers that say ``needs = "gramian"`` or ``"columns"``; else None.
         index: ``[A]`` int64, the position of each active task among all T tasks.
         counts: ``[A]`` number of labelled elements each loss was averaged over.
         step: optimiser steps done before this one.
@@ -52,6 +53,19 @@ class StepStats:
         return torch.Generator().manual_seed(seed)
 
 
+class Columns(Protocol):
+    """The columns of the Jacobian that one process holds, p of the P shared parameters."""
+
+    def rand(self, generator: torch.Generator) -> Tensor:
+        """``[p]`` uniform numbers in [0, 1), the same for a column whichever process holds it."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        """``values`` summed over all processes, so over all P columns."""
+
+    def state(self, name: str) -> Tensor:
+        """``[T, p]`` float32 kept from step to step, zeros at first: write into it."""
+
+
 class LossBalancer(nn.Module, ABC):
     """Decides how the tasks' gradients are combined.
 
@@ -63,31 +77,60 @@ class LossBalancer(nn.Module, ABC):
         tasks: ids of all T tasks, in their fixed order.
     """
 
-    needs: ClassVar[Needs] = "losses"
+    needs: Needs = "losses"
     """What it must see: ``losses`` alone, the ``gramian`` too, or ``columns`` of the Jacobian."""
-    linear: ClassVar[bool] = False
+    linear: bool = False
     """Whether its weights are known before this step's losses are."""
+    heads: Heads = "weighted"
+    """What a task's own parameters get unless the user says: their gradient times the task's
+    weight, or the ``raw`` gradient."""
+    revisits: bool = False
+    """Whether :meth:`revisit` wants to know the losses after the step; costs a forward pass."""
+    report: dict[str, float]
+    """About the last decision, for the log: a solver's ``iterations``, and ``failures``, 1 when
+    it did not converge and else 0."""
 
     def __init__(self, tasks: Sequence[str], /) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
+        self.report = {}
 
     @abstractmethod
     def weights(self, stats: StepStats) -> Tensor:
         """What multiplies each active task's gradient on the shared parameters.
 
+        For a balancer that :meth:`combine`\\ s columns instead, which is called first: what
+        multiplies each task's gradient on its own parameters.
+
         Returns:
             ``[A]``, finite.
         """
 
-    def objective(self, losses: Tensor, stats: StepStats) -> Tensor:
-        """A scalar to minimise, differentiable in ``losses`` and in the balancer's parameters.
+    def combine(self, rows_Ap: Tensor, stats: StepStats, columns: Columns) -> Tensor:
+        """The step's gradient on the shared parameters, for ``needs = "columns"``.
 
         Args:
-            losses: ``[A]``, the same values as ``stats.losses``, with a gradient.
+            rows_Ap: ``[A, p]`` float32, this process's columns of the Jacobian of the mean losses;
+                may be overwritten.
             stats: of this step.
+            columns: what concerns the other processes' columns too.
+
+        Returns:
+            ``[p]``.
         """
-        return (self.weights(stats).detach() * losses).sum()
+        raise NotImplementedError(f"{type(self).__name__} needs columns but combines none")
+
+    def param_objective(self, stats: StepStats) -> Tensor | None:
+        """What the balancer's own parameters minimise: a differentiable scalar, or None."""
+        return None
 
     def commit(self, stats: StepStats, weights: Tensor) -> None:
         """Remember what a history needs. Called once after each step that really happened."""
+
+    def revisit(self, stats: StepStats, losses: Tensor) -> None:
+        """Learn from the losses after the step, if ``revisits``. Called after :meth:`commit`.
+
+        Args:
+            stats: of the step.
+            losses: ``[A]`` mean losses of the same batches with the changed network.
+        """

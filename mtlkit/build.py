@@ -8,9 +8,11 @@ from typing import Any
 import timm.optim
 import timm.scheduler
 import torch
+from accelerate import Accelerator
 
 from mtlkit import __version__, registry
 from mtlkit.balancer import LossBalancer
+from mtlkit.balancing import Balancing
 from mtlkit.checkpoint import read_model
 from mtlkit.config import plain, plugins
 from mtlkit.data import Dataset, DatasetSpec
@@ -18,6 +20,8 @@ from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mea
 from mtlkit.head import Head
 from mtlkit.model import Model, Views, view_channels
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
+from mtlkit.sharing import Sharing
+from mtlkit.step import Step
 from mtlkit.task import Task
 
 SCHEDULERS = ("constant", "cosine", "multistep", "none", "poly", "rsqrt", "step", "tanh", "wsd")
@@ -173,6 +177,50 @@ def build_optimizer(
     fused = {"fused": True} if settings.optimizer in FUSED else {}
     optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(groups, **options, **fused)
     return optimizer
+
+
+def build_engine(
+    settings: Settings,
+    accelerator: Accelerator,
+    model: Model,
+    balancer: LossBalancer,
+    optimizer: Any,
+    sharing: Sharing,
+) -> Step:
+    """What does the optimiser steps.
+
+    Args:
+        settings: of the run.
+        accelerator: of the run.
+        model: on the device.
+        balancer: of the run; it moves to where it will decide.
+        optimizer: prepared by Accelerate.
+        sharing: of the model.
+
+    Raises:
+        ConfigError: settings and components do not go together.
+    """
+    balancing = Balancing(
+        balancer,
+        losses=settings.losses,
+        smooth=settings.smooth,
+        scale=settings.balancer_scale,
+        every=settings.balance_every,
+        heads=settings.heads,
+    )
+    return Step(
+        accelerator,
+        model,
+        balancing,
+        optimizer,
+        sharing,
+        gradients=settings.gradients,
+        accumulate=settings.accumulate,
+        clip=settings.clip,
+        seed=settings.seed,
+        conflict_every=settings.conflict_every,
+        compile=settings.compile,
+    )
 
 
 def build_scheduler(settings: Settings, optimizer: torch.optim.Optimizer, steps: int) -> Any:

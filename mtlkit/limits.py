@@ -14,6 +14,8 @@ _AT_LEAST = {
     "batch_size": 1,
     "weight_decay": 0,
     "accumulate": 1,
+    "balance_every": 1,
+    "conflict_every": 0,
     "clip": 0,
     "workers": 0,
     "seed": 0,
@@ -45,6 +47,7 @@ def check(settings: Settings, tasks: Sequence[str], label: Callable[[str], str])
         require(option, fits, f"at least {least}")
     require("lr", 0 < settings.lr < math.inf, "above 0")
     require("warmup", 0 <= settings.warmup < 1, "in [0, 1)")
+    require("smooth", 0 <= settings.smooth < 1, "in [0, 1)")
     size = settings.image_size
     fits = size is None or bool(re.fullmatch(r"0*[1-9]\d*(x0*[1-9]\d*)?", str(size)))
     require("image_size", fits, "a side or HEIGHTxWIDTH in pixels, such as 128 or 96x128")

@@ -145,6 +145,8 @@ class Prepared(TorchDataset[Sample]):
         for name, spec in self.targets.items():
             if spec.kind == "box" and name in out:
                 out[name] = self._normalised(out[name])
+            if spec.kind == "mask" and name in out and bool((out[name] == spec.ignore_index).all()):
+                out[name] = None  # a crop may leave no labelled pixel
         labels = {name: out[name] for name in self.targets if out.get(name) is not None}
         return {
             "image": out["image"],

@@ -134,14 +134,20 @@ class Model(nn.Module):
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Raw predictions by task id, from what :meth:`inputs` returned, in full precision."""
-        predictions = {}
+        predictions: dict[str, Tensor] = {}
         for images, tasks in zip(inputs, self.passes, strict=True):
-            shared = self.backbone.encode((images - self.mean) / self.std)
-            features = self.backbone.route(shared, tasks)
             size = (images.shape[-2], images.shape[-1])
-            for id in tasks:
-                predictions[id] = self.heads[id](features[id], size)
-        return {id: at_least_float32(predictions[id]) for id in self.tasks}
+            predictions |= self.decode(self.encode(images), tasks, size)
+        return {id: predictions[id] for id in self.tasks}
+
+    def encode(self, images: Tensor) -> Any:
+        """What the backbone computes for all tasks of one forward pass."""
+        return self.backbone.encode((images - self.mean) / self.std)
+
+    def decode(self, shared: Any, tasks: Sequence[str], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Raw predictions of ``tasks`` for images of ``size``, from what :meth:`encode` gave."""
+        features = self.backbone.route(shared, tasks)
+        return {id: at_least_float32(self.heads[id](features[id], size)) for id in tasks}
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters that only this task uses: its head's, and its part of the backbone."""

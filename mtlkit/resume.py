@@ -16,7 +16,8 @@ def save_last(run: Run) -> None:
     scaler = run.accelerator.scaler
     tree = {
         "model": run.model.state_dict(),
-        "balancer": run.balancer.state_dict(),
+        "balancing": run.engine.balancing.state_dict(),
+        "columns": run.engine.state(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler else None,
         "random": random,
@@ -50,7 +51,8 @@ def resume(run: Run) -> None:
         )
     try:
         run.model.load_state_dict(tree["model"])
-        run.balancer.load_state_dict(tree["balancer"])
+        run.engine.balancing.load_state_dict(tree["balancing"])
+        run.engine.load_state(tree["columns"])
         run.optimizer.load_state_dict(tree["optimizer"])
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(

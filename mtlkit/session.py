@@ -19,6 +19,7 @@ from mtlkit.loader import Batch, Batches, Prepared, make_loader
 from mtlkit.model import Model
 from mtlkit.run import RunFolder
 from mtlkit.settings import Settings
+from mtlkit.step import Step
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Run:
         dataset: its data.
         model: unwrapped.
         balancer: of this run.
+        engine: does the optimiser steps.
         optimizer: prepared by Accelerate.
         scheduler: asked once a step for the learning rate; None leaves it alone.
         steps: optimiser steps planned.
@@ -78,6 +80,7 @@ class Run:
     dataset: Dataset
     model: Model
     balancer: LossBalancer
+    engine: Step
     optimizer: Any
     scheduler: Any
     steps: int
@@ -179,12 +182,14 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
     """Accelerate on whatever there is: GPUs, or the CPU on one process or several.
 
     Raises:
-        ConfigError: the launcher started more processes than Accelerate sees, or fp16 is asked
-            for where it does not exist.
+        ConfigError: the launcher started more processes than Accelerate sees, asks for a way to
+            split the network that mtlkit does not have, or fp16 is asked for where it does not
+            exist.
     """
     if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(cores())  # accelerate launch gives one thread unless told otherwise
     on_cpu = not torch.accelerator.is_available() or "ACCELERATE_USE_CPU" in os.environ
+    _check_launcher()
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         cpu=on_cpu,
@@ -201,3 +206,23 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
     if settings.precision == "fp16" and accelerator.scaler is None:
         raise ConfigError("--precision fp16 needs a GPU; on the CPU use bf16 or no")
     return accelerator
+
+
+_SPLITS = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+"""What a launcher sets to have the network split over processes."""
+
+
+def _check_launcher() -> None:
+    """Refuse ways of training in which no process holds the whole network."""
+    for variable, name in _SPLITS.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise ConfigError(
+                f"the launcher asks for {name}, which splits the network over processes; mtlkit "
+                "keeps it whole on each of them: launch without it, for instance by "
+                "mtlkit train --num-processes N ..."
+            )

@@ -40,6 +40,18 @@ class Settings:
         warmup: share of the optimiser steps over which the learning rate rises, in [0, 1).
         weight_decay: of weights; biases and normalisation parameters get none.
         accumulate: forward passes per optimiser step.
+        gradients: where a balancer that looks at the tasks' gradients gets them: at all shared
+            ``parameters``, which is exact, or at the backbone's shared ``features``, which costs
+            one backward pass through the backbone instead of one per task.
+        heads: what a task's own parameters get: their gradient times the task's weight, or the
+            ``raw`` gradient; by default what the balancer's authors do.
+        losses: ``log`` balances and trains the logarithms of the losses.
+        smooth: share of the average of earlier weights in a step's weights, in [0, 1).
+        balancer_scale: what the weights of a step's tasks add up to: their number for ``sum-t``,
+            1 for ``sum-1``, whatever the balancer says for ``none``.
+        balance_every: optimiser steps between two decisions of the balancer.
+        conflict_every: optimiser steps between two looks at the tasks' gradients, for the log
+            alone, with a balancer that does not need them; 0 is never.
         clip: largest norm of the gradient; 0 is off.
         precision: arithmetic of the forward pass.
         channels_last: keep images in the memory order that convolutions like best.
@@ -72,6 +84,13 @@ class Settings:
     warmup: float = 0.05
     weight_decay: float = 0.05
     accumulate: int = 1
+    gradients: Literal["parameters", "features"] = "parameters"
+    heads: Literal["weighted", "raw"] | None = None
+    losses: Literal["raw", "log"] = "raw"
+    smooth: float = 0.0
+    balancer_scale: Literal["none", "sum-t", "sum-1"] = "none"
+    balance_every: int = 1
+    conflict_every: int = 0
     clip: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     channels_last: bool = True

@@ -1,16 +1,24 @@
 """One optimiser step, the same whichever components are in use."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mtlkit.balancer import LossBalancer, StepStats
+from mtlkit.balancer import StepStats
+from mtlkit.balancing import Balancing
+from mtlkit.errors import ConfigError, RunError
+from mtlkit.gradients import Cut, Rows
 from mtlkit.model import Model, TaskBatch
+from mtlkit.processes import Processes
+from mtlkit.sharing import Sharing, kept_buffers
+
+Gradients = Literal["parameters", "features"]
+Network = Callable[..., dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -20,170 +28,414 @@ class StepResult:
     Args:
         losses: global mean loss of each task, by id, float64; NaN for a task without labels.
         weights: what multiplied each task's gradient, by id; NaN likewise.
+        gramian: ``[T, T]`` inner products of the tasks' gradients where they were taken, NaN for a
+            task without labels; None in a step that did not take them one by one.
+        report: of the balancer about its decision.
+        backward_passes: through the network.
     """
 
     losses: dict[str, Tensor]
     weights: dict[str, Tensor]
+    gramian: Tensor | None = None
+    report: Mapping[str, float] = field(default_factory=dict)
+    backward_passes: int = 1
 
 
 class Step:
     """Trains the network on a window of batches: one optimiser step.
 
+    There are two ways. When weights are known early enough, the weighted sum of the losses goes
+    back once for every batch. Else each task's loss goes back by itself, into a row of its own.
+
     Args:
         accelerator: runs it, on one process or many.
-        network: the model as Accelerate prepared it.
-        model: the same, unwrapped.
-        balancer: on the accelerator's device.
+        model: on the device; its parameters are the optimiser's.
+        balancing: what decides the weights.
         optimizer: prepared, over the model's and the balancer's parameters.
+        sharing: which parameters are shared.
+        gradients: where the gradients are taken that a balancer looks at: at all shared
+            ``parameters``, or at the backbone's shared ``features``.
+        accumulate: batches in a window.
         clip: largest norm of the gradient; 0 is off.
         seed: of the run.
+        conflict_every: steps between two looks at the tasks' gradients for the log alone; 0 never.
+        compile: compile the network.
+
+    Raises:
+        ConfigError: ``features`` cannot be used with this balancer or these tasks.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        network: nn.Module,
         model: Model,
-        balancer: LossBalancer,
+        balancing: Balancing,
         optimizer: Any,
+        sharing: Sharing,
         *,
+        gradients: Gradients = "parameters",
+        accumulate: int = 1,
         clip: float = 0.0,
         seed: int = 0,
+        conflict_every: int = 0,
+        compile: bool = False,
     ) -> None:
         self.accelerator = accelerator
-        self.network = network
         self.model = model
         self.tasks = tuple(model.tasks.values())
-        self.balancer = balancer
+        self.balancing = balancing
         self.optimizer = optimizer
+        self.sharing = sharing
+        self.at_features = gradients == "features"
         self.clip = clip
         self.seed = seed
+        self.conflict_every = conflict_every
+        self.processes = Processes.of(accelerator)
         self.dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+        self.home = accelerator.device if balancing.needs == "losses" else torch.device("cpu")
+        self.one_by_one = balancing.needs != "losses" or (accumulate > 1 and not balancing.linear)
+        if self.at_features:
+            self._check_features()
+        own_exchange = self.one_by_one or conflict_every or balancing.heads == "raw"
+        if compile and own_exchange:  # a graph that is walked several times keeps its buffers
+            torch._functorch.config.donated_buffer = False
+        compiled = torch.compile if compile else _as_it_is
+        self.network = compiled(model)
+        self.encode, self.decode = compiled(model.encode), compiled(model.decode)
+        self.parallel: nn.Module | None = None
+        if self.processes.count > 1 and not own_exchange:
+            self.parallel = accelerator.prepare_model(self.network)
+        balancing.to(self.home)
+        self._rows: Rows | None = None
 
-    def __call__(self, window: Sequence[TaskBatch], *, step: int, epoch: int) -> StepResult:
-        """One optimiser step on the mean losses over ``window``, on all processes."""
-        stats = self._stats(window, step, epoch)
-        graphs: Iterable[list[Tensor]]
-        if self.balancer.linear:  # weights first, so that each batch's graph is freed at once
-            weights = self._weights(stats)
-            graphs = (self._sums(batch) for batch in window)
+    def _check_features(self) -> None:
+        if self.balancing.needs == "columns":
+            raise ConfigError(
+                f"{type(self.balancing.balancer).__name__} works on single parameters' gradients; "
+                "use --gradients parameters"
+            )
+        if len(self.model.passes) > 1:
+            raise ConfigError(
+                "--gradients features needs all tasks to share the features of one image, but "
+                "--views own shows them different ones; use --gradients parameters"
+            )
+
+    @property
+    def rows(self) -> Rows:
+        """The tasks' gradients; the memory is taken when they are first needed."""
+        if self._rows is None:
+            processes = self.processes
+            columns = self.sharing.shared
+            if self.at_features:  # only the cut's Gramian is looked at, so each keeps its own rows
+                processes, columns = Processes(device=processes.device), self.sharing.after_features
+            self._rows = Rows(columns, len(self.tasks), processes)
+        return self._rows
+
+    def __call__(self, batches: Sequence[TaskBatch], *, step: int, epoch: int) -> StepResult:
+        """One optimiser step on the mean losses over a window of batches, on all processes.
+
+        Raises:
+            RunError: a task's gradient is not finite; with fp16 that step is left out instead.
+        """
+        window = self._window(batches, step, epoch)
+        reused = self.balancing.reuses(window.stats)
+        weights = self.balancing.known(window.stats)
+        looks = bool(self.conflict_every) and step % self.conflict_every == 0
+        if looks or (weights is None and self.one_by_one):
+            stats, weights = self._one_by_one(window, weights)
+            passes = len(window.active) * len(batches)
         else:
-            graphs = [self._sums(batch) for batch in window]
-            stats = self._with_losses(stats, [_values(sums) for sums in graphs])
-            weights = self._weights(stats)
-        values = [
-            self._backward(sums, weights, stats, last=number == len(window))
-            for number, sums in enumerate(graphs, start=1)
-        ]
-        stats = self._with_losses(stats, values)
+            stats, weights = self._together(window, weights)
+            passes = len(batches)
         self._set_balancer_gradients(stats)
-        self._drop_inactive_gradients(stats)
+        self._drop_idle(window)
         if self.clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
-        if not self.optimizer.step_was_skipped:
-            self.balancer.commit(stats, weights)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(self._all(stats.losses, stats), self._all(weights, stats))
+        if not self.optimizer.step_was_skipped:
+            self.balancing.commit(stats, weights, reused=reused)
+            if self.balancing.balancer.revisits:
+                self._revisit(window, stats)
+        gramian = None
+        if stats.gramian is not None:
+            gramian = stats.gramian.new_full((len(self.tasks),) * 2, float("nan"))
+            gramian[stats.index[:, None], stats.index] = stats.gramian
+        return StepResult(
+            self._by_task(stats.losses, stats),
+            self._by_task(weights, stats),
+            gramian,
+            {} if reused else dict(self.balancing.balancer.report),
+            passes,
+        )
 
-    def _stats(self, window: Sequence[TaskBatch], step: int, epoch: int) -> StepStats:
+    def _window(self, batches: Sequence[TaskBatch], step: int, epoch: int) -> "_Window":
         """What is known before the first forward pass: which tasks have labels, and how many."""
-        has = [any(flags) for flags in zip(*(batch.labelled for batch in window), strict=True)]
-        labelled = torch.tensor(has, dtype=torch.int64)
-        if self.accelerator.num_processes > 1:
-            labelled = self._reduce(labelled.to(self.accelerator.device)).cpu()
-        index = labelled.nonzero().flatten().to(self.accelerator.device, non_blocking=True)
-        local = [
+        has = [any(flags) for flags in zip(*(batch.labelled for batch in batches), strict=True)]
+        if self.processes.count > 1:
+            has = self.processes.sum(torch.tensor(has, dtype=torch.int64)).bool().tolist()
+        counts = [
             torch.stack([
                 task.count(target, present)
                 for task, target, present in zip(
                     self.tasks, batch.targets, batch.present, strict=True
                 )
             ])
-            for batch in window
+            for batch in batches
         ]  # fmt: skip
-        counts = self._reduce(torch.stack(local).to(self.dtype).sum(0))[index]
-        return StepStats(
-            losses=torch.zeros_like(counts),
-            index=index,
-            counts=counts,
-            step=step,
-            epoch=epoch,
-            seed=self.seed,
-        )
+        total = self.processes.sum(torch.stack(counts).to(self.dtype).sum(0))
+        active = [position for position, flag in enumerate(has) if flag]
+        index = torch.tensor(active, dtype=torch.int64).to(self.home, non_blocking=True)
+        nothing = torch.zeros(len(active), dtype=self.dtype, device=self.home)
+        stats = StepStats(nothing, index=index, step=step, epoch=epoch, seed=self.seed)
+        return _Window(batches, active, total.clamp(min=1), stats)
 
-    def _with_losses(self, stats: StepStats, values: Sequence[Tensor]) -> StepStats:
-        """The same with the global mean losses, from this process's sums ``[T]`` per batch."""
-        sums = self._reduce(torch.stack(list(values)).to(self.dtype).sum(0))
-        return replace(stats, losses=sums[stats.index] / stats.counts.clamp(min=1))
-
-    def _sums(self, batch: TaskBatch) -> list[Tensor]:
+    def _sums(self, predictions: Mapping[str, Tensor], batch: TaskBatch) -> list[Tensor]:
         """Each task's loss, summed over this batch.
 
         They stay apart: back from an entry of a stacked vector, zeros would flow through every
         other head, and one task's infinity become every task's NaN.
         """
-        with self.accelerator.autocast():
-            predictions = self.network(*batch.inputs)
         return [
             task.loss(predictions[task.id], target, present)[0]
             for task, target, present in zip(self.tasks, batch.targets, batch.present, strict=True)
         ]
 
-    def _weights(self, stats: StepStats) -> Tensor:
-        """``[A]``: how much the balancer's objective grows with each loss."""
-        losses = stats.losses.clone().requires_grad_()
-        return torch.autograd.grad(self.balancer.objective(losses, stats), losses)[0]
+    def _forward(self, network: Network, batch: TaskBatch) -> list[Tensor]:
+        with self.accelerator.autocast():
+            predictions = network(*batch.inputs)
+        return self._sums(predictions, batch)
 
-    def _backward(
-        self, sums: list[Tensor], weights: Tensor, stats: StepStats, *, last: bool
-    ) -> Tensor:
-        """Add this batch's share of the weighted mean losses' gradient; returns its sums ``[T]``.
+    def _stats(
+        self, window: "_Window", sums: Sequence[Tensor], gramian: Tensor | None = None
+    ) -> StepStats:
+        """What the balancer sees, from this process's sums ``[T]`` of each batch; moved at once."""
+        tasks = len(self.tasks)
+        losses = self.processes.sum(torch.stack(list(sums)).to(self.dtype).sum(0)) / window.counts
+        values = torch.stack([losses, window.counts, *(() if gramian is None else gramian)])
+        values = values.to(self.home)[:, window.stats.index]
+        return replace(
+            window.stats,
+            losses=values[0],
+            counts=values[1],
+            gramian=None if gramian is None else values[2 : 2 + tasks][window.stats.index],
+        )
 
-        DDP averages over processes, hence times their number.
-        """
-        scale = torch.zeros(len(sums), dtype=self.dtype, device=weights.device)
-        scale[stats.index] = weights / stats.counts.clamp(min=1) * self.accelerator.num_processes
-        total = torch.stack([s * w.to(s) for s, w in zip(sums, scale.unbind(), strict=True)]).sum()
-        with nullcontext() if last else self.accelerator.no_sync(self.network):
+    # When the weights are known in time: their sum goes back, once for every batch.
+
+    def _together(self, window: "_Window", weights: Tensor | None) -> tuple[StepStats, Tensor]:
+        """Leave the step's gradient; weights that need the losses wait for the only batch's."""
+        stats, values = None, []
+        for number, batch in enumerate(window.batches, start=1):
+            sums = self._forward(self.network if self.parallel is None else self.parallel, batch)
+            values.append(_values(sums))
+            if weights is None:
+                stats = self._stats(window, values)
+                weights = self.balancing.weights(stats)
+            if self.parallel is None:
+                self._backward(sums, weights, window)
+            else:
+                last = number == len(window.batches)
+                self._parallel_backward(self.parallel, sums, weights, window, last=last)
+        assert weights is not None
+        if self.parallel is None:
+            self._sum_gradients([*self.sharing.shared, *self._own_together(window)])
+        return stats or self._stats(window, values), weights
+
+    def _backward(self, sums: list[Tensor], weights: Tensor, window: "_Window") -> None:
+        """Add this batch's share of the weighted mean losses' gradient."""
+        if self.balancing.heads == "raw":
+            own = self._total(sums, self.balancing.own_weights(weights), window)
+            parameters = self._own_together(window)
+            self.accelerator.backward(own, inputs=parameters, retain_graph=True)
+            total = self._total(sums, weights, window)
+            self.accelerator.backward(total, inputs=self.sharing.shared)
+        else:
+            self.accelerator.backward(self._total(sums, weights, window))
+
+    def _parallel_backward(
+        self,
+        network: nn.Module,
+        sums: list[Tensor],
+        weights: Tensor,
+        window: "_Window",
+        *,
+        last: bool,
+    ) -> None:
+        """The same through DDP, which averages over processes and must see every head used."""
+        idle = [sums[i] for i in range(len(sums)) if i not in window.active]
+        total = self._total(sums, weights * self.processes.count, window)
+        total = torch.stack([total, *(s.to(total) * 0 for s in idle)]).sum()
+        with nullcontext() if last else self.accelerator.no_sync(network):
             self.accelerator.backward(total)
-        return _values(sums)
+
+    def _total(self, sums: list[Tensor], weights: Tensor, window: "_Window") -> Tensor:
+        """The weighted sum of the active tasks' shares of their mean losses."""
+        shares = weights.to(window.counts) / window.counts[window.active]
+        terms = zip(window.active, shares.unbind(), strict=True)
+        return torch.stack([sums[i] * share.to(sums[i]) for i, share in terms]).sum()
+
+    # When they depend on the tasks' gradients: each loss goes back by itself.
+
+    def _one_by_one(self, window: "_Window", weights: Tensor | None) -> tuple[StepStats, Tensor]:
+        """Leave the step's gradient, and decide the weights unless they are given."""
+        values, cuts = [], []
+        self.rows.clear()
+        for batch in window.batches:
+            predictions, cut = self._predict(batch)
+            sums = self._sums(predictions, batch)
+            values.append(_values(sums))
+            self._take(sums, cut, window)
+            cuts += [cut] if cut else []
+        self.rows.exchange()
+        gramian = (
+            self.processes.sum(_total_gramian(cuts, len(self.tasks)))
+            if cuts
+            else self.rows.gramian()
+        )
+        scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
+        stats = self._stats(window, values, gramian.to(self.dtype) / scale**2)
+        if not self._finite(stats):  # fp16: leave something for the scaler to see, and to skip
+            weights = torch.full_like(stats.losses, float("nan"))
+        elif weights is None and self.balancing.needs != "columns":
+            weights = self.processes.first(self.balancing.weights(stats))
+        if weights is None:
+            mine = self.rows.mine_Tp[window.active].div_(scale)
+            gradient = self.balancing.combine(mine, stats, self.rows).mul_(scale)
+            weights = self.processes.first(self.balancing.weights(stats))
+        else:
+            by_row = dict(zip(window.active, weights.tolist(), strict=True))
+            gradient = self.rows.weigh(by_row)
+            for cut in cuts:
+                cut.go_on(by_row)
+        self.rows.give(gradient)
+        for parameters, weight in zip(
+            self._own(window), self.balancing.own_weights(weights).tolist(), strict=True
+        ):
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], weight)
+        self._sum_gradients([*self._own_together(window), *(self.sharing.shared if cuts else ())])
+        return stats, weights
+
+    def _predict(self, batch: TaskBatch) -> tuple[Mapping[str, Tensor], Cut | None]:
+        """Raw predictions, and where the graph was cut if gradients are taken at the features."""
+        with self.accelerator.autocast():
+            if not self.at_features:
+                return self.network(*batch.inputs), None
+            (images,), (tasks,) = batch.inputs, self.model.passes
+            cut = Cut(self.encode(images))
+            size = (images.shape[-2], images.shape[-1])
+            return self.decode(cut.features, tasks, size), cut
+
+    def _take(self, sums: list[Tensor], cut: Cut | None, window: "_Window") -> None:
+        """Send each active task's share of its mean loss back."""
+        for i, parameters in zip(window.active, self._own(window), strict=True):
+            loss = sums[i] / window.counts[i].to(sums[i])
+            if self.accelerator.scaler:
+                loss = self.accelerator.scaler.scale(loss)
+            others = [*parameters, *(cut.after if cut else [])]
+            self.rows.add(i, loss, others, keep_graph=i != window.active[-1])
+            if cut:
+                cut.take(i)
+
+    def _finite(self, stats: StepStats) -> bool:
+        """Whether all losses and gradients are finite; False only where a scaler can mend it."""
+        assert stats.gramian is not None
+        bad = ~(stats.losses.isfinite() & stats.gramian.diagonal().isfinite())
+        if not bad.any():
+            return True
+        if self.accelerator.scaler:
+            return False
+        ids = [self.tasks[i].id for i in stats.index[bad].tolist()]
+        raise RunError(
+            f"the loss or gradient of task '{ids[0]}' is not finite at step {stats.step}; "
+            "try a lower --lr, --clip 1, or --precision no"
+        )
+
+    # After the backward passes.
+
+    def _own(self, window: "_Window") -> list[list[nn.Parameter]]:
+        """Each active task's own parameters."""
+        return [self.sharing.own[self.tasks[i].id] for i in window.active]
+
+    def _own_together(self, window: "_Window") -> list[nn.Parameter]:
+        return [parameter for parameters in self._own(window) for parameter in parameters]
+
+    def _drop_idle(self, window: "_Window") -> None:
+        """What no active task uses must not be moved by weight decay or momentum."""
+        if len(window.active) < len(self.tasks):
+            for parameter, users in self.sharing.users.items():
+                if users.isdisjoint(window.active):
+                    parameter.grad = None
+
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum these parameters' gradients over all processes."""
+        if self.processes.count > 1:
+            for parameter in parameters:
+                if parameter.grad is None:  # on this process; others may have had labels
+                    parameter.grad = torch.zeros_like(parameter)
+            self.processes.sum_in_place([p.grad for p in parameters if p.grad is not None])
 
     def _set_balancer_gradients(self, stats: StepStats) -> None:
         """Gradients of the balancer's own parameters, alike on every process."""
-        parameters = [p for p in self.balancer.parameters() if p.requires_grad]
-        if not parameters:
+        parameters = [p for p in self.balancing.parameters() if p.requires_grad]
+        objective = self.balancing.param_objective(stats) if parameters else None
+        if objective is None:
             return
-        objective = self.balancer.objective(stats.losses, stats)
         gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
         scaler = self.accelerator.scaler
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient * (scaler.get_scale() if scaler else 1)
 
-    def _drop_inactive_gradients(self, stats: StepStats) -> None:
-        """A task without labels must not be moved by weight decay or momentum."""
-        if len(stats.index) == len(self.tasks):
-            return
-        active = set(stats.index.tolist())
-        for position, task in enumerate(self.tasks):
-            if position not in active:
-                for parameter in self.model.own_parameters(task.id):
-                    parameter.grad = None
+    @torch.no_grad()
+    def _revisit(self, window: "_Window", stats: StepStats) -> None:
+        """Show the balancer the losses of the same batches after the step."""
+        with kept_buffers(self.model):
+            values = [_values(self._forward(self.network, batch)) for batch in window.batches]
+        self.balancing.revisit(stats, self._stats(window, values).losses)
 
-    def _all(self, values: Tensor, stats: StepStats) -> dict[str, Tensor]:
+    def _by_task(self, values: Tensor, stats: StepStats) -> dict[str, Tensor]:
         """``[A]`` by task id, NaN where a task was not active."""
         out = values.new_full((len(self.tasks),), float("nan"))
         out[stats.index] = values.detach()
         return dict(zip(self.model.tasks, out.unbind(), strict=True))
 
-    def _reduce(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
-        if self.accelerator.num_processes == 1:
-            return values
-        reduced: Tensor = self.accelerator.reduce(values, reduction="sum")
-        return reduced
+    # State that lies with the rows.
+
+    def state(self) -> dict[str, Tensor]:
+        """What a balancer keeps for every parameter, whole, by name; empty for most."""
+        return self._rows.saved_states() if self._rows else {}
+
+    def load_state(self, saved: Mapping[str, Tensor]) -> None:
+        """Take up :meth:`state`, on any number of processes."""
+        if saved:
+            self.rows.load_states(saved)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The batches of one optimiser step on this process.
+
+    Args:
+        batches: on the device.
+        active: positions of the tasks that have a label on any process.
+        counts: ``[T]`` labelled elements of each task on all processes, at least 1.
+        stats: without losses and gradients yet.
+    """
+
+    batches: Sequence[TaskBatch]
+    active: list[int]
+    counts: Tensor
+    stats: StepStats
 
 
 def _values(sums: Sequence[Tensor]) -> Tensor:
     return torch.stack([s.detach() for s in sums])
+
+
+def _total_gramian(cuts: Sequence[Cut], tasks: int) -> Tensor:
+    return torch.stack([cut.gramian(tasks) for cut in cuts]).sum(0)
+
+
+def _as_it_is(function: Any) -> Any:
+    return function

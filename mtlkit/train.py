@@ -27,7 +27,7 @@ from mtlkit.pictures import curves, gallery
 from mtlkit.resume import save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings
-from mtlkit.step import Step, StepResult
+from mtlkit.step import StepResult
 
 GALLERY_SIZE = 6
 
@@ -58,23 +58,11 @@ def train(run: Run) -> dict[str, Any]:
 def _train(run: Run, interruption: Interruption, started: float) -> str | None:
     """Epochs until the planned steps are done; returns why it stopped earlier, if it did."""
     settings, progress = run.settings, run.progress
-    network = run.accelerator.prepare_model(
-        torch.compile(run.model) if settings.compile else run.model
-    )
-    step = Step(
-        run.accelerator,
-        network,
-        run.model,
-        run.balancer,
-        run.optimizer,
-        clip=settings.clip,
-        seed=settings.seed,
-    )
     loader = run.loader("train", train=True)
     run.model.train()
     while progress.step < run.steps:
         run.observers.notify("mtlkit_epoch_started", run=run)
-        _epoch(run, step, loader, interruption)
+        _epoch(run, loader, interruption)
         if interruption.signal:
             return None
         finished = progress.batch >= loader.batch_sampler.total  # type: ignore[union-attr]
@@ -91,7 +79,7 @@ def _train(run: Run, interruption: Interruption, started: float) -> str | None:
     return None
 
 
-def _epoch(run: Run, step: Step, loader: DataLoader[Batch], interruption: Interruption) -> None:
+def _epoch(run: Run, loader: DataLoader[Batch], interruption: Interruption) -> None:
     """What is left of one epoch, or of the planned steps."""
     settings, progress = run.settings, run.progress
     batches: Batches = loader.batch_sampler  # type: ignore[assignment]
@@ -109,7 +97,7 @@ def _epoch(run: Run, step: Step, loader: DataLoader[Batch], interruption: Interr
     for window in windows(loader, run.model, settings):
         if run.scheduler is not None:
             run.scheduler.step_update(progress.step)
-        result = step(window, step=progress.step, epoch=progress.epoch)
+        result = run.engine(window, step=progress.step, epoch=progress.epoch)
         progress.step += 1
         progress.batch += len(window)
         recent.append(result)

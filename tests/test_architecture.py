@@ -16,7 +16,7 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "gradients", "step", "train", "evaluate", "predict", "checkpoint", "loader", "run",
+    "model", "gradients", "sharing", "processes", "balancing", "step", "train", "evaluate", "predict", "checkpoint", "loader", "run",
     "pictures", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {

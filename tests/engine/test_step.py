@@ -9,7 +9,10 @@ from torch import Tensor
 from toys import SIZE, Regress, ToyData, toy_model, train_steps
 
 from mtlkit import LossBalancer, StepStats, create
+from mtlkit.balancing import Balancing
 from mtlkit.loader import Batches, Prepared
+from mtlkit.sharing import find_sharing
+from mtlkit.step import Step
 
 TASKS = ("a", "b")
 
@@ -20,9 +23,6 @@ class Geometric(LossBalancer):
     def weights(self, stats: StepStats) -> Tensor:
         mean = stats.losses.log().mean().exp()
         return mean / (len(stats.losses) * stats.losses)
-
-    def objective(self, losses: Tensor, stats: StepStats) -> Tensor:
-        return losses.log().mean().exp()
 
 
 def textbook(weights: Sequence[float], *, labelled: Sequence[bool], steps: int) -> list[Tensor]:
@@ -92,7 +92,7 @@ def test_a_task_without_labels_is_not_moved_by_weight_decay() -> None:
     def decay(parameters: object, lr: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.5)  # type: ignore[arg-type]
 
-    model, losses = train_steps(
+    model, results = train_steps(
         Accelerator(cpu=True), create("balancer", "equal", TASKS),
         batch_size=6, labelled=(False,), optimizer=decay,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -100,13 +100,13 @@ def test_a_task_without_labels_is_not_moved_by_weight_decay() -> None:
     for ours, theirs in zip(model.own_parameters("b"), before.own_parameters("b"), strict=True):
         assert torch.equal(ours, theirs)
     assert not torch.equal(model.own_parameters("a")[0], before.own_parameters("a")[0])
-    assert all(loss["b"].isnan() for loss in losses)
+    assert all(result.losses["b"].isnan() for result in results)
 
 
 def test_the_balancers_own_parameters_follow_its_objective() -> None:
     balancer = create("balancer", "uncertainty", TASKS)
-    _, losses = train_steps(Accelerator(cpu=True), balancer, batch_size=6, steps=1)
-    mean = torch.stack([losses[0]["a"], losses[0]["b"]])
+    _, results = train_steps(Accelerator(cpu=True), balancer, batch_size=6, steps=1)
+    mean = torch.stack([results[0].losses["a"], results[0].losses["b"]])
     expected = -0.1 * (0.5 - 0.5 * mean)  # one SGD step of d/ds (exp(-s) L / 2 + s / 2) at 0
     torch.testing.assert_close(balancer.log_variance.double(), expected, rtol=1e-6, atol=0)
 
@@ -119,14 +119,13 @@ def test_infinity_in_one_task_stays_out_of_the_others_heads() -> None:
             total, count = super().loss(prediction, target, present)
             return total * float("inf"), count
 
-    from mtlkit.step import Step
-
     data = ToyData()
     model = toy_model(data.spec)
     model.tasks["b"] = Exploding("b", data.spec, SIZE)
     accelerator = Accelerator(cpu=True)
     optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
-    step = Step(accelerator, model, model, create("balancer", "equal", TASKS), optimizer)
+    balancing = Balancing(create("balancer", "equal", TASKS))
+    step = Step(accelerator, model, balancing, optimizer, find_sharing(model))
     prepared = Prepared(data.split("train"), data.spec.targets, SIZE)
     batch = prepared.collate([prepared[key] for key in _epoch(0)[0]])
     step([model.prepare(batch)], step=0, epoch=0)

@@ -1,6 +1,6 @@
 """The smallest components that train: for tests of the engine alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,8 +22,10 @@ from mtlkit import (
     TargetSpec,
     Task,
 )
+from mtlkit.balancing import Balancing
 from mtlkit.loader import Batches, Prepared
-from mtlkit.step import Step
+from mtlkit.sharing import find_sharing
+from mtlkit.step import Step, StepResult
 
 SIZE = (8, 8)
 
@@ -102,7 +104,7 @@ class Regress(Task):
 
 
 class ToySamples:
-    """Random images; ``a`` is labelled everywhere, ``b`` where ``labelled`` says so."""
+    """Random images; ``a`` and ``c`` are labelled everywhere, ``b`` where ``labelled`` says so."""
 
     def __init__(self, count: int, labelled: Sequence[bool]) -> None:
         self.count = count
@@ -120,6 +122,7 @@ class ToySamples:
             "image": tv_tensors.Image(image),
             "id": f"{index:03d}",
             "a": torch.randn(2, generator=random),
+            "c": 3 * torch.randn(2, generator=random),
         }
         if self.labelled[index % len(self.labelled)]:
             sample["b"] = torch.randn(3, generator=random)
@@ -131,7 +134,11 @@ class ToyData(Dataset):
         self.count = count
         self.labelled = labelled
         self.spec = DatasetSpec(
-            {"a": TargetSpec("vector", channels=2), "b": TargetSpec("vector", channels=3)},
+            {
+                "a": TargetSpec("vector", channels=2),
+                "b": TargetSpec("vector", channels=3),
+                "c": TargetSpec("vector", channels=2),
+            },
             {"train": count, "val": 7, "test": 5},
         )
 
@@ -156,25 +163,33 @@ def train_steps(
     steps: int = 5,
     labelled: Sequence[bool] = (True,),
     optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
-) -> tuple[Model, list[dict[str, Tensor]]]:
-    """Train the toy in float64 on the first batches of an epoch; returns it and its losses."""
+    balancing: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Model, list[StepResult]]:
+    """Train the toy in float64 on the first batches of an epoch; returns it and what it did."""
     data = ToyData(labelled=labelled)
-    model = toy_model(data.spec).double()
+    model = toy_model(data.spec, balancer.tasks).double()
     parameters = [*model.parameters(), *balancer.parameters()]
-    prepared_optimizer = accelerator.prepare_optimizer(optimizer(parameters, lr=0.1))
-    network = accelerator.prepare_model(model)
-    step = Step(accelerator, network, model, balancer, prepared_optimizer)
+    step = Step(
+        accelerator,
+        model,
+        Balancing(balancer, **(balancing or {})),
+        accelerator.prepare_optimizer(optimizer(parameters, lr=0.1)),
+        find_sharing(model),
+        accumulate=accumulate,
+        **options,
+    )
     batches = Batches(
         data.count, batch_size, train=True, seed=3,
         rank=accelerator.process_index, world=accelerator.num_processes,
     )  # fmt: skip
     prepared = Prepared(data.split("train"), data.spec.targets, SIZE)
-    losses = []
+    results = []
     loaded = (prepared.collate([prepared[key] for key in keys]) for keys in _forever(batches))
     for number in range(steps):
         window = [_double(model.prepare(next(loaded))) for _ in range(accumulate)]
-        losses.append(step(window, step=number, epoch=number // 2).losses)
-    return model, losses
+        results.append(step(window, step=number, epoch=number // 2))
+    return model, results
 
 
 def _forever(batches: Batches) -> Any:
