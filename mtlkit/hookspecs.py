@@ -72,7 +72,8 @@ def mtlkit_step_ended(run: Any, step: Any) -> None:
 
     Args:
         run: as in :func:`mtlkit_run_started`.
-        step: what happened; it has ``losses`` and ``weights`` by task id.
+        step: what happened; it has ``losses`` and ``weights`` by task id, and where the tasks'
+            gradients were taken their ``gramian``, ``[T, T]``.
     """
 
 

@@ -1,5 +1,6 @@
 """Pictures of a run: curves, a gallery of fixed samples, attention masks."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,10 @@ def _grid(columns: Mapping[str, Sequence[Tensor | None]], names: Sequence[str]) 
 
 
 def curves(folder: Path, history: Iterable[Mapping[str, Any]], tasks: Iterable[Task]) -> None:
-    """Draw ``losses.png``, ``metrics.png`` and ``weights.png`` from the lines of metrics.jsonl."""
+    """Draw ``losses.png``, ``metrics.png`` and ``weights.png`` from the lines of metrics.jsonl.
+
+    Where the tasks' gradients were looked at also ``conflicts.png``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = list(history)
     tasks = list(tasks)
@@ -135,6 +139,44 @@ def curves(folder: Path, history: Iterable[Mapping[str, Any]], tasks: Iterable[T
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         figure.savefig(folder / f"{name}.png", dpi=DPI)
+    ids = [task.id for task in tasks]
+    looks = [line for line in lines if f"{ids[0]}/gradient_norm" in line]
+    if looks:
+        conflicts(looks, ids).savefig(folder / "conflicts.png", dpi=DPI)
+
+
+def conflicts(looks: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> Figure:
+    """The cosine of each pair of tasks' gradients over the steps, and the gradients' norms.
+
+    Args:
+        looks: lines of metrics.jsonl that have them.
+        ids: of the tasks.
+    """
+    pairs = [f"{a}+{b}" for a, b in itertools.combinations(ids, 2)]
+    figure = Figure(figsize=(9, 3.2 + 0.35 * len(pairs)), layout="constrained")
+    heights = [0.6 + 0.35 * len(pairs), 2.4]
+    upper, lower = figure.subplots(2, 1, height_ratios=heights, sharex=True)
+    steps = [line["step"] for line in looks]
+    if pairs:
+        cosines = [[_number(line.get(f"{pair}/cosine")) for line in looks] for pair in pairs]
+        half = (steps[-1] - steps[-2]) / 2 if len(steps) > 1 else 0.5
+        image = upper.imshow(
+            cosines, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",
+            extent=(steps[0] - half, steps[-1] + half, len(pairs) - 0.5, -0.5),
+        )  # fmt: skip
+        figure.colorbar(image, ax=upper, label="cosine")
+    upper.set_yticks(range(len(pairs)), pairs)
+    upper.set_title("do the tasks' gradients agree? (blue: yes, red: they conflict)", fontsize=10)
+    for id in ids:
+        norms = [_number(line.get(f"{id}/gradient_norm")) for line in looks]
+        lower.plot(steps, norms, label=id, marker="." if len(steps) < 30 else "")
+    lower.set(yscale="log", xlabel="optimiser step", ylabel="gradient norm")
+    lower.legend(fontsize=8)
+    return figure
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _line(ax: Axes, lines: Iterable[Mapping[str, Any]], key: str, split: str, label: str) -> None:

@@ -300,8 +300,10 @@ class Step:
         elif weights is None and self.balancing.needs != "columns":
             weights = self.processes.first(self.balancing.weights(stats))
         if weights is None:
-            mine = self.rows.mine_Tp[window.active].div_(scale)
-            gradient = self.balancing.combine(mine, stats, self.rows).mul_(scale)
+            everyone = len(window.active) == len(self.tasks)
+            mine_Ap = self.rows.mine_Tp if everyone else self.rows.mine_Tp[window.active]
+            mine_Ap = mine_Ap if scale == 1 else mine_Ap.div_(scale)
+            gradient = self.balancing.combine(mine_Ap, stats, self.rows) * scale
             weights = self.processes.first(self.balancing.weights(stats))
         else:
             by_row = dict(zip(window.active, weights.tolist(), strict=True))
@@ -400,7 +402,13 @@ class Step:
         out[stats.index] = values.detach()
         return dict(zip(self.model.tasks, out.unbind(), strict=True))
 
-    # State that lies with the rows.
+    # Between the steps.
+
+    def share_buffers(self) -> None:
+        """Give all processes the running statistics of the first, so that all evaluate alike."""
+        if self.processes.count > 1:
+            for buffer in self.model.buffers():
+                buffer.copy_(self.processes.first(buffer))
 
     def state(self) -> dict[str, Tensor]:
         """What a balancer keeps for every parameter, whole, by name; empty for most."""

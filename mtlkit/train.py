@@ -7,12 +7,14 @@ if __name__ == "__main__":  # the command line decides what needs importing
 
     sys.exit(main(["train", *sys.argv[1:]]))
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -66,6 +68,7 @@ def _train(run: Run, interruption: Interruption, started: float) -> str | None:
         if interruption.signal:
             return None
         finished = progress.batch >= loader.batch_sampler.total  # type: ignore[union-attr]
+        run.engine.share_buffers()
         result = _evaluate_and_keep(run)
         progress.seconds = time.monotonic() - started
         if finished:
@@ -141,10 +144,29 @@ def _log_training(run: Run, recent: Sequence[StepResult], speed: float) -> dict[
             )
     values = {f"{id}/loss": loss for id, loss in zip(ids, losses, strict=True)}
     values |= {f"{id}/weight": weight for id, weight in zip(ids, weights, strict=True)}
+    values |= _conflicts(ids, [r.gramian for r in recent if r.gramian is not None])
+    for name in {name for r in recent for name in r.report}:
+        noted = [r.report[name] for r in recent if name in r.report]
+        values[f"balancer/{name}"] = sum(noted) / len(noted)
     values["loss"] = sum(loss for loss in losses if loss == loss)
     values["lr"] = run.optimizer.param_groups[0]["lr"]
     values["images_per_second"] = speed
     run.log("train", values)
+    return values
+
+
+def _conflicts(ids: Sequence[str], gramians: Sequence[Tensor]) -> dict[str, float]:
+    """Means over steps of each task's gradient norm and each pair's cosine."""
+    if not gramians:
+        return {}
+    gramian = torch.stack(list(gramians))  # [steps, T, T]
+    norms = gramian.diagonal(dim1=1, dim2=2).sqrt()
+    lengths = norms[:, :, None] * norms[:, None]
+    mean_norm = norms.nanmean(0).tolist()
+    cosine = torch.where(lengths > 0, gramian / lengths, torch.nan).nanmean(0).tolist()
+    values = {f"{id}/gradient_norm": mean_norm[i] for i, id in enumerate(ids)}
+    for i, j in itertools.combinations(range(len(ids)), 2):
+        values[f"{ids[i]}+{ids[j]}/cosine"] = cosine[i][j]
     return values
 
 
