@@ -13,7 +13,7 @@ Losses = Literal["raw", "log"]
 Scale = Literal["none", "sum-t", "sum-1"]
 
 SMALLEST_LOSS = 1e-8
-"""Added to a loss before its logarithm is taken."""
+"""Of which the logarithm is taken; a smaller loss counts as this."""
 
 
 class Balancing(nn.Module):
@@ -47,7 +47,7 @@ class Balancing(nn.Module):
     ) -> None:
         super().__init__()
         self.balancer = balancer
-        self.losses = losses
+        self.logarithmic = losses != "raw"
         self.smooth = smooth
         self.scale = scale
         self.every = every
@@ -65,7 +65,7 @@ class Balancing(nn.Module):
     @property
     def linear(self) -> bool:
         """Whether weights are always known before the step's losses are."""
-        return self.balancer.linear and self.losses == "raw"
+        return self.balancer.linear and not self.logarithmic
 
     def reuses(self, stats: StepStats) -> bool:
         """Whether the weights of an earlier step serve for this one."""
@@ -91,8 +91,8 @@ class Balancing(nn.Module):
             mixed = self.smooth * before + (1 - self.smooth) * weights
             weights = torch.where(before.isnan(), weights, mixed)
         self._smoothed = weights
-        if self.losses == "log":
-            weights = weights / (stats.losses + SMALLEST_LOSS)
+        if self.logarithmic:
+            weights = weights / stats.losses.clamp(min=SMALLEST_LOSS)
         if self.scale != "none":
             total = len(weights) if self.scale == "sum-t" else 1
             weights = weights * (total / weights.abs().sum().clamp(min=1e-30))
@@ -104,8 +104,8 @@ class Balancing(nn.Module):
 
     def combine(self, rows_Ap: Tensor, stats: StepStats, columns: Columns) -> Tensor:
         """The gradient ``[p]`` that a balancer with ``needs = "columns"`` makes of the rows."""
-        if self.losses == "log":
-            rows_Ap = rows_Ap / (stats.losses + SMALLEST_LOSS).to(rows_Ap)[:, None]
+        if self.logarithmic:
+            rows_Ap = rows_Ap / stats.losses.clamp(min=SMALLEST_LOSS).to(rows_Ap)[:, None]
         return self.balancer.combine(rows_Ap, self._seen(stats), columns)
 
     def param_objective(self, stats: StepStats) -> Tensor | None:
@@ -144,9 +144,9 @@ class Balancing(nn.Module):
 
     def _seen(self, stats: StepStats) -> StepStats:
         """What the balancer is shown: the losses, or their logarithms."""
-        if self.losses == "raw":
+        if not self.logarithmic:
             return stats
-        losses = stats.losses + SMALLEST_LOSS
+        losses = stats.losses.clamp(min=SMALLEST_LOSS)
         gramian = stats.gramian
         if gramian is not None:
             gramian = gramian / torch.outer(losses, losses).to(gramian)

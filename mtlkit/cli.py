@@ -54,11 +54,8 @@ def _print_error(command: str, error: MtlkitError) -> None:
 
 def train(argv: Sequence[str]) -> int:
     """``mtlkit train``: all options are described by :mod:`mtlkit.help`."""
-    asked_for_help = any(word in ("-h", "--help") for word in argv)
-    pairs = source.tokens([word for word in argv if word not in ("-h", "--help")])
-    own = {key: value for key, value in pairs if key in _TRAIN_FLAGS}
+    asked_for_help, options, own = _split(argv, _TRAIN_FLAGS)
     _check_flags(own)
-    options = [word for pair in pairs if pair[0] not in own for word in _words(*pair)]
     with _own_plugins_only("no_plugins" in own):
         if asked_for_help:
             print(help.train(registry.load(), config.chosen(options)))
@@ -86,14 +83,58 @@ def _train(options: Sequence[str], own: dict[str, Any]) -> int:
     return 0
 
 
+def bench(argv: Sequence[str]) -> int:
+    """``mtlkit bench``: the options of train, and those in :func:`mtlkit.help.bench`."""
+    asked_for_help, options, own = _split(argv, (*_TRAIN_FLAGS, "balancers", "output", "rounds"))
+    for flag in _TRAIN_FLAGS:
+        if flag in own and flag != "no_plugins":
+            raise ConfigError(f"--{source.spell(flag)} is for mtlkit train alone")
+    _check_flags({key: own[key] for key in _TRAIN_FLAGS if key in own})
+    with _own_plugins_only("no_plugins" in own):
+        if asked_for_help:
+            print(help.bench())
+            return 0
+        _bench(options, own, " ".join(["mtlkit bench", *argv]))
+    return 0
+
+
+def _bench(options: Sequence[str], own: dict[str, Any], command: str) -> None:
+    for key in ("balancers", "output"):
+        if own.get(key) is BARE:
+            raise ConfigError(f"--{key} expects a value, but none was given")
+    rounds = _whole("rounds", own.get("rounds", "5"))
+    names = own["balancers"].split(",") if "balancers" in own else None
+    for name in names or ():
+        registry.load().find("balancer", name)
+    asked = config.parse(options)
+    from mtlkit import bench as measure  # after the configuration was read, because of torch
+
+    output = Path(own["output"]) if "output" in own else None
+    measure.bench(asked, names, rounds=rounds, output=output, command=command)
+
+
+def _split(argv: Sequence[str], flags: Sequence[str]) -> tuple[bool, list[str], dict[str, Any]]:
+    """Whether help is asked for, the words of a configuration, and the values of ``flags``."""
+    asked_for_help = any(word in ("-h", "--help") for word in argv)
+    pairs = source.tokens([word for word in argv if word not in ("-h", "--help")])
+    own = {key: value for key, value in pairs if key in flags}
+    options = [word for pair in pairs if pair[0] not in own for word in _words(*pair)]
+    return asked_for_help, options, own
+
+
 def _check_flags(own: dict[str, Any]) -> None:
     for key, value in own.items():
         if key == "num_processes":
-            if not isinstance(value, str) or not value.isdecimal() or int(value) < 1:
-                got = "no value was given" if value is BARE else f"got '{value}'"
-                raise ConfigError(f"--num-processes expects a whole number above 0, but {got}")
+            _whole(key, value)
         elif value is not BARE:
             raise ConfigError(f"--{source.spell(key)} takes no value, but got '{value}'")
+
+
+def _whole(key: str, value: Any) -> int:
+    if not isinstance(value, str) or not value.isdecimal() or int(value) < 1:
+        got = "no value was given" if value is BARE else f"got '{value}'"
+        raise ConfigError(f"--{source.spell(key)} expects a whole number above 0, but {got}")
+    return int(value)
 
 
 def _words(key: str, value: Any) -> list[str]:
@@ -241,6 +282,7 @@ VERBS: dict[str, Verb] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "bench": bench,
     "list": list_,
     "show": show,
     "plugins": plugins,

@@ -19,6 +19,7 @@ VERBS = {
     "train": "train several tasks with one network",
     "evaluate": "measure a trained run on a split of its data",
     "predict": "predict for picture files with a trained run",
+    "bench": "measure what each balancer's steps cost, on your network and data",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",
     "plugins": "the installed plugins and what is wrong with any of them",
@@ -46,6 +47,22 @@ _CHOICES = [
     ("--dry-run", "build everything, say what would be trained, write nothing"),
     ("--num-processes N", "train on N processes of this machine, on GPUs if there are any"),
     ("--no-plugins", "use only the components that come with mtlkit"),
+]  # fmt: skip
+
+_BENCH = """\
+usage: mtlkit bench [options of mtlkit train] [--balancers A,B,...] [--rounds N] [--output FILE]
+
+Measures what an optimiser step costs with each balancer, in time, memory and passes through the
+network, against the plain sum of the losses. Trains nothing. For example:
+
+  mtlkit bench --tasks seg,cls,bbox --backbone mtan --batch-size 8 --balancers cagrad,mgda
+"""
+
+_BENCH_OPTIONS = [
+    ("--balancers NAMES", "which to measure with their defaults, with commas (default: all that "
+                          "can be used); what --balancer names is measured with its own options"),
+    ("--rounds N", "how often each is measured, in turn (default 5)"),
+    ("--output FILE", "write the numbers, the machine and the versions as JSON"),
 ]  # fmt: skip
 
 
@@ -83,6 +100,11 @@ def train(registry: Registry, chosen: Mapping[str, Component]) -> str:
     ]
     parts.append("name it before --help, or ask mtlkit show KIND NAME.")
     return "\n".join(parts)
+
+
+def bench() -> str:
+    """What ``mtlkit bench --help`` prints."""
+    return "\n".join([_BENCH, table(_BENCH_OPTIONS), "", "mtlkit train --help tells the others."])
 
 
 def listing(registry: Registry, kinds: Iterable[str]) -> str:

@@ -91,8 +91,10 @@ class Step:
         self.seed = seed
         self.conflict_every = conflict_every
         self.processes = Processes.of(accelerator)
-        self.dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
-        self.home = accelerator.device if balancing.needs == "losses" else torch.device("cpu")
+        no_double = accelerator.device.type == "mps"
+        self.dtype = torch.float32 if no_double else torch.float64
+        on_device = balancing.needs == "losses" and not no_double
+        self.home = accelerator.device if on_device else torch.device("cpu")
         self.one_by_one = balancing.needs != "losses" or (accumulate > 1 and not balancing.linear)
         if self.at_features:
             self._check_features()

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mtlkit import LossBalancer, StepStats
+from mtlkit_balancers._by_task import weights_by_task
 
 
 class Fixed(LossBalancer):
@@ -15,8 +15,11 @@ class Fixed(LossBalancer):
         weights: by task id, for instance ``seg=0.7,cls=0.1,bbox=0.2``; finite, 0 or more, one for
             every task and at least one above 0.
 
+    Reference: none.
+
     Raises:
-        ValueError: a task has no weight, a weight has no task, or a weight is negative.
+        ValueError: a task has no weight, a weight has no task, one is negative or not finite, or
+            all are 0.
     """
 
     linear = True
@@ -24,15 +27,7 @@ class Fixed(LossBalancer):
 
     def __init__(self, tasks: Sequence[str], /, *, weights: dict[str, float]) -> None:
         super().__init__(tasks)
-        if set(weights) != set(self.tasks):
-            raise ValueError(
-                f"weights are needed for exactly the tasks {', '.join(self.tasks)}, "
-                f"but were given for {', '.join(weights) or 'none'}"
-            )
-        values = torch.tensor([weights[task] for task in self.tasks], dtype=torch.float64)
-        if not (values.isfinite().all() and (values >= 0).all() and values.any()):
-            raise ValueError(f"weights must be finite, 0 or more and not all 0, but are {weights}")
-        self.register_buffer("constants", values)
+        self.register_buffer("constants", weights_by_task("weights", weights, self.tasks))
 
     def weights(self, stats: StepStats) -> Tensor:
         """The constants of the active tasks: ``[A]``."""

@@ -1,40 +1,68 @@
-"""Two processes decide and do what one process with the whole batch does."""
+"""Several processes decide and do what one process with the whole batch does, on paper."""
 
-import os
-import socket
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from accelerate import Accelerator
+from balancer_cases import build, buildable
+from textbook import textbook
+from together import run_together
 from toys import ToyData, toy_model, train_steps
 
-from mtlkit import create
 from mtlkit.evaluate import evaluate
 from mtlkit.loader import Batches, Prepared
 
-TASKS = ("a", "b")
-CASES = [
-    ("equal", {}, 1, (True,)),
-    ("fixed", {"weights": {"a": 0.3, "b": 2.0}}, 2, (True, False, False, False, False, False)),
-    ("uncertainty", {}, 1, (True, False, False, False, False, False)),
-    ("dwa", {}, 1, (True, False)),
-    ("equal", {}, 1, (False,)),
-]
+TASKS = ("a", "b", "c")
+BATCH = 12
+
+EVERYWHERE = (True,)
+SOMETIMES = (True, False, False, False, False, False)
+"""On one process and not on the other, in one micro-batch and not in the other."""
+NEVER = (False,)
 
 
-def work(batch_size: int, accelerator: Accelerator) -> list[object]:
-    """Parameters after five steps of every case, and an evaluation of uneven length."""
-    results: list[object] = []
-    for name, options, accumulate, labelled in CASES:
-        balancer = create("balancer", name, TASKS, **options)
-        model, losses = train_steps(
-            accelerator, balancer, batch_size=batch_size // accumulate,
-            accumulate=accumulate, labelled=labelled,
-        )  # fmt: skip
-        results.append([*model.state_dict().values(), *balancer.state_dict().values()])
-        results.append([torch.stack(list(loss.values())) for loss in losses])
+class Case(NamedTuple):
+    name: str
+    accumulate: int
+    labelled: Sequence[bool]
+    norm: bool = False
+    gradients: str = "parameters"
+
+
+def cases(names: Sequence[str]) -> list[Case]:
+    found = []
+    for number, name in enumerate(names):
+        for accumulate in (1, 2):
+            gaps = SOMETIMES if (number + accumulate) % 3 == 0 else EVERYWHERE
+            found.append(Case(name, accumulate, gaps))
+        found.append(Case(name, 1, EVERYWHERE, norm=True))
+    found += [Case("cagrad", n, SOMETIMES, gradients="features") for n in (1, 2)]
+    return [*found, Case("equal", 1, NEVER)]
+
+
+def work(names: Sequence[str], accelerator: Accelerator) -> dict[str, Any]:
+    """For every case: parameters and balancer after five steps, and the weights of each."""
+    results: dict[str, Any] = {}
+    for case in cases(names):
+        balancer = build(case.name, TASKS).double()
+        model, steps = train_steps(
+            accelerator,
+            balancer,
+            batch_size=BATCH // accelerator.num_processes // case.accumulate,
+            accumulate=case.accumulate,
+            labelled=case.labelled,
+            optimizer=torch.optim.Adam,
+            norm=case.norm,
+            gradients=case.gradients,
+        )
+        results[str(case)] = {
+            "parameters": [p.detach() for p in model.parameters()],
+            "state": dict(balancer.state_dict()),
+            "weights": [torch.stack(list(step.weights.values())) for step in steps],
+        }
     data = ToyData(labelled=(True, False))
     model = toy_model(data.spec)
     prepared = Prepared(data.split("val"), data.spec.targets, model.image_size)
@@ -42,49 +70,70 @@ def work(batch_size: int, accelerator: Accelerator) -> list[object]:
         7, 2, train=False, rank=accelerator.process_index, world=accelerator.num_processes
     )
     loaded = [prepared.collate([prepared[key] for key in keys]) for keys in batches]
-    results.append([torch.tensor(list(evaluate(model, loaded, accelerator).values()))])
+    results["evaluation"] = torch.tensor(list(evaluate(model, loaded, accelerator).values()))
     return results
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
-    )  # fmt: skip
-    torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == 2
-    torch.save(work(6, accelerator), Path(folder) / f"{rank}.pt")
-    os._exit(0)  # gloo may abort at interpreter exit after success
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_together(partial(work, buildable()), 2, tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[list[Sequence[torch.Tensor]]]:
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    started = [context.Process(target=worker, args=(rank, port, str(folder))) for rank in (0, 1)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(timeout=120)
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_together(partial(work, THREE), 3, tmp_path_factory.mktemp("three"))
 
 
-def test_replicas_are_bitwise_alike(two_processes: list[list[Sequence[torch.Tensor]]]) -> None:
-    for first, second in zip(*two_processes, strict=True):
-        for one, other in zip(first, second, strict=True):
-            assert torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0))
+@pytest.fixture(scope="module")
+def one() -> dict[str, Any]:
+    return work(buildable(), Accelerator(cpu=True))
 
 
-def test_two_processes_train_and_evaluate_like_one(
-    two_processes: list[list[Sequence[torch.Tensor]]],
-) -> None:
-    alone = work(12, Accelerator(cpu=True))
-    for ours, theirs in zip(two_processes[0], alone, strict=True):
-        for one, other in zip(ours, theirs, strict=True):
-            rtol = 1e-9 if one.dtype == torch.float64 else 1e-6
-            torch.testing.assert_close(one, other, rtol=rtol, atol=1e-12, equal_nan=True)
+THREE = ["equal", "cagrad", "pcgrad", "graddrop", "famo"]
+
+
+def check(case: Case, ranks: Sequence[dict[str, Any]]) -> None:
+    balancer = build(case.name, TASKS).double()
+    parameters, decided = textbook(
+        balancer,
+        labelled=case.labelled,
+        norm_parts=len(ranks) if case.norm else 0,
+        at_features=case.gradients == "features",
+    )
+    for rank in ranks:
+        found = rank[str(case)]
+        for ours, paper in zip(found["weights"], decided, strict=True):
+            weights = ours[~ours.isnan()]
+            torch.testing.assert_close(weights, paper.to(weights), rtol=1e-9, atol=1e-12)
+        for ours, paper in zip(found["parameters"], parameters, strict=True):
+            torch.testing.assert_close(ours, paper, rtol=1e-10, atol=1e-12)
+        for name, value in balancer.state_dict().items():
+            torch.testing.assert_close(found["state"][name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", cases(buildable()), ids=str)
+def test_two_processes_do_what_is_on_paper(case: Case, two: list[dict[str, Any]]) -> None:
+    check(case, two)
+
+
+@pytest.mark.parametrize("case", cases(THREE), ids=str)
+def test_three_processes_do_what_is_on_paper(case: Case, three: list[dict[str, Any]]) -> None:
+    check(case, three)
+
+
+@pytest.mark.parametrize("case", cases(buildable()), ids=str)
+def test_one_process_does_what_is_on_paper(case: Case, one: dict[str, Any]) -> None:
+    check(case, [one])
+
+
+def test_replicas_are_bitwise_alike(two: list[dict[str, Any]]) -> None:
+    for case in cases(buildable()):
+        for first, second in zip(*(rank[str(case)]["parameters"] for rank in two), strict=True):
+            assert torch.equal(first, second), case
+
+
+def test_two_processes_evaluate_like_one(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    for rank in two:
+        torch.testing.assert_close(
+            rank["evaluation"], one["evaluation"], rtol=1e-6, atol=0, equal_nan=True
+        )

@@ -1,13 +1,12 @@
 """One process, whole batches, a graph per task: the step as one would write it on paper."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from toys import SIZE, ToyData, toy_model
 
-from mtlkit import LossBalancer, StepStats
+from mtlkit import LossBalancer, Model, StepStats
 from mtlkit.loader import Batches, Prepared
 
 LR = 0.1
@@ -41,7 +40,8 @@ def textbook(
     labelled: Sequence[bool] = (True,),
     heads: str | None = None,
     ids: Sequence[str] = ("a", "b", "c"),
-    options: Mapping[str, Any] | None = None,
+    norm_parts: int = 0,
+    at_features: bool = False,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Parameters after ``steps`` steps of Adam, and the weights of every step.
 
@@ -52,10 +52,11 @@ def textbook(
         labelled: of which samples task b has labels, repeated.
         heads: what a task's own parameters get; None is the balancer's own way.
         ids: tasks.
-        options: unused here; what the engine was given beside it.
+        norm_parts: batch norm in the backbone, with statistics of so many parts of each batch.
+        at_features: the balancer sees the gradients at the backbone's features.
     """
     data = ToyData(labelled=labelled)
-    model = toy_model(data.spec, ids).double()
+    model = toy_model(data.spec, ids, norm=bool(norm_parts)).double()
     shared = list(model.backbone.conv.parameters())
     optimizer = torch.optim.Adam([*model.parameters(), *balancer.parameters()], lr=LR)
     prepared = Prepared(data.split("train"), data.spec.targets, SIZE)
@@ -66,8 +67,9 @@ def textbook(
     for step in range(steps):
         batch = prepared.collate([prepared[key] for key in next(batches)])
         images = (batch["image"].float() / 255).double()
+        features, predictions = forward(model, images, max(1, norm_parts))
         losses = {}
-        for id, prediction in model(images).items():
+        for id, prediction in predictions.items():
             has = batch["present"][id]
             if has.any():
                 error = prediction[has] - batch["targets"][id][has].double()
@@ -80,9 +82,13 @@ def textbook(
             jacobian.append(torch.cat([g.flatten() for g in grads[: len(shared)]]))
             own[id] = list(zip(mine, grads[len(shared) :], strict=True))
         rows = torch.stack(jacobian)
+        seen = rows
+        if at_features:
+            at = [torch.autograd.grad(losses[id], features, retain_graph=True) for id in active]
+            seen = torch.stack([torch.cat([g.flatten() for g in grads]) for grads in at])
         stats = StepStats(
             losses=torch.stack([losses[id].detach() for id in active]),
-            gramian=rows @ rows.T,
+            gramian=seen @ seen.T,
             index=torch.tensor([ids.index(id) for id in active]),
             counts=torch.tensor([
                 float(batch["present"][id].sum()) * data.spec.targets[id].channels for id in active
@@ -110,7 +116,7 @@ def textbook(
         balancer.commit(stats, weights)
         if balancer.revisits:
             with torch.no_grad():
-                after = model(images)
+                _, after = forward(model, images, max(1, norm_parts))
             again = [
                 (after[id] - batch["targets"][id].double())[batch["present"][id]].square().mean()
                 for id in active
@@ -118,6 +124,18 @@ def textbook(
             balancer.revisit(stats, torch.stack(again))
         decided.append(weights)
     return [p.detach() for p in model.parameters()], decided
+
+
+def forward(model: Model, images: Tensor, parts: int) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Features and predictions, when each of ``parts`` processes takes every so manieth image."""
+    features, predictions = [], []
+    for part in range(parts):
+        features.append(model.encode(images[part::parts]))
+        predictions.append(model.decode(features[-1], tuple(model.tasks), SIZE))
+    mixed = {
+        id: torch.stack([p[id] for p in predictions], dim=1).flatten(0, 1) for id in model.tasks
+    }
+    return features, mixed
 
 
 def _epoch(batch_size: int, epoch: int) -> list[list[object]]:

@@ -36,10 +36,17 @@ class ToyBackbone(Backbone):
     multiple = 4
 
     def __init__(
-        self, tasks: Sequence[str], dense: Sequence[str] = (), channels: int = 3, /
+        self,
+        tasks: Sequence[str],
+        dense: Sequence[str] = (),
+        channels: int = 3,
+        /,
+        *,
+        norm: bool = False,
     ) -> None:
         super().__init__(tasks, dense, channels)
-        self.conv = nn.Conv2d(channels, 4, 3, stride=4, padding=1)
+        conv = nn.Conv2d(channels, 4, 3, stride=4, padding=1, bias=not norm)
+        self.conv = nn.Sequential(conv, nn.BatchNorm2d(4)) if norm else conv
         self.scales = nn.ModuleDict({task: nn.Conv2d(4, 4, 1) for task in tasks})
         self.spec = FeatureSpec((4,), (4,))
 
@@ -146,10 +153,12 @@ class ToyData(Dataset):
         return ToySamples(self.spec.sizes[name], self.labelled)
 
 
-def toy_model(spec: DatasetSpec, ids: Sequence[str] = ("a", "b"), seed: int = 0) -> Model:
+def toy_model(
+    spec: DatasetSpec, ids: Sequence[str] = ("a", "b"), seed: int = 0, *, norm: bool = False
+) -> Model:
     torch.manual_seed(seed)
     tasks = [Regress(id, spec, SIZE) for id in ids]
-    backbone = ToyBackbone(tuple(ids))
+    backbone = ToyBackbone(tuple(ids), norm=norm)
     heads = {task.id: ToyHead(backbone.spec, task.out_channels) for task in tasks}
     return Model(tasks, backbone, heads, image_size=SIZE)
 
@@ -164,11 +173,12 @@ def train_steps(
     labelled: Sequence[bool] = (True,),
     optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
     balancing: Mapping[str, Any] | None = None,
+    norm: bool = False,
     **options: Any,
 ) -> tuple[Model, list[StepResult]]:
     """Train the toy in float64 on the first batches of an epoch; returns it and what it did."""
     data = ToyData(labelled=labelled)
-    model = toy_model(data.spec, balancer.tasks).double()
+    model = toy_model(data.spec, balancer.tasks, norm=norm).double()
     parameters = [*model.parameters(), *balancer.parameters()]
     step = Step(
         accelerator,
