@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from mtlkit.run import environment
 from mtlkit.session import Run
 from mtlkit.settings import Choice, Config
 from mtlkit.source import spell
-from mtlkit.step import Step
+from mtlkit.step import Step, StepResult
 from mtlkit.train import windows
 
 BASELINE = DEFAULTS["balancer"]
@@ -37,12 +39,14 @@ class Cost:
 
     Args:
         seconds: of a step, by round.
+        baseline_seconds: of the baseline's step, measured just before it.
         peak_bytes: of tensors in a step, above what is held before it; None where it is unknown.
         backward_passes: through the network, per step.
         forward_passes: likewise.
     """
 
     seconds: list[float] = field(default_factory=list)
+    baseline_seconds: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
     backward_passes: float = 0.0
     forward_passes: float = 0.0
@@ -90,7 +94,7 @@ def bench(
 def measure(
     run: Run, balancers: Mapping[str, LossBalancer], window: Sequence[TaskBatch], rounds: int
 ) -> dict[str, Cost]:
-    """The cost of each balancer's steps, the baseline's first; the balancers take turns.
+    """The cost of each balancer's steps; they take turns, each next to a turn of the baseline.
 
     Every turn has an engine of its own, so that no balancer's memory stays while another is
     measured, and holds every kind of step that the settings make.
@@ -98,22 +102,33 @@ def measure(
     settings = run.settings
     steps = math.lcm(settings.balance_every, settings.conflict_every or 1)
     costs = {name: Cost() for name in balancers}
+    plain = partial(_engine(run, balancers[BASELINE]), window, epoch=0)
     for turn in range(rounds):
+        first = 1 + turn * (steps + 1)
         for name, balancer in balancers.items():
-            engine, cost, first = _engine(run, balancer), costs[name], 1 + turn * (steps + 1)
+            cost, step = costs[name], partial(_engine(run, balancer), window, epoch=0)
             if turn == 0:
-                device = run.accelerator.device
-                cost.peak_bytes = peak_bytes(device, lambda e=engine: e(window, step=1, epoch=0))
+                cost.peak_bytes = peak_bytes(run.accelerator.device, partial(step, step=first))
             else:
-                engine(window, step=first, epoch=0)
-            _wait(run)
-            start = time.perf_counter()
-            results = [engine(window, step=first + 1 + i, epoch=0) for i in range(steps)]
-            _wait(run)
-            cost.seconds.append((time.perf_counter() - start) / steps)
+                step(step=first)
+            seconds, _ = _timed(run, plain, range(first, first + steps))
+            cost.baseline_seconds.append(seconds)
+            seconds, results = _timed(run, step, range(first + 1, first + 1 + steps))
+            cost.seconds.append(seconds)
             cost.backward_passes = sum(result.backward_passes for result in results) / steps
             cost.forward_passes = len(window) * (1 + balancer.revisits)
     return costs
+
+
+def _timed(
+    run: Run, step: Callable[..., StepResult], numbers: range
+) -> tuple[float, list[StepResult]]:
+    """Seconds of a step."""
+    _wait(run)
+    start = time.perf_counter()
+    results = [step(step=number) for number in numbers]
+    _wait(run)
+    return (time.perf_counter() - start) / len(numbers), results
 
 
 def peak_bytes(device: torch.device, step: Callable[[], object]) -> int | None:
@@ -126,9 +141,10 @@ def peak_bytes(device: torch.device, step: Callable[[], object]) -> int | None:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - held
     if device.type == "cpu":
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks of its own start and end
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             step()
-        events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+        events = profiler.profiler.kineto_results.events()
         changes = [event for event in events if event.name() == "[memory]"]
         changes.sort(key=lambda event: event.start_ns())
         return max(accumulate(event.nbytes() for event in changes), default=0)
@@ -162,8 +178,9 @@ def table(costs: Mapping[str, Cost]) -> str:
 
 
 def summary(cost: Cost, baseline: Cost) -> dict[str, Any]:
-    """Medians over the rounds; a round's ratio is to the baseline's step of the same round."""
-    ratios = sorted(a / b for a, b in zip(cost.seconds, baseline.seconds, strict=True))
+    """Medians over the rounds."""
+    pairs = zip(cost.seconds, cost.baseline_seconds, strict=True)
+    ratios = sorted(seconds / plain for seconds, plain in pairs)
     quarter = len(ratios) // 4
     known = cost.peak_bytes is not None and baseline.peak_bytes
     return {

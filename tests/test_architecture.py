@@ -16,8 +16,8 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "gradients", "sharing", "processes", "balancing", "step", "train", "evaluate", "predict", "checkpoint", "loader", "run",
-    "pictures", "session", "resume", "interruption",
+    "model", "sharing", "processes", "gradients", "balancing", "step", "train", "evaluate",
+    "predict", "checkpoint", "loader", "run", "pictures", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",

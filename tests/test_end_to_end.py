@@ -158,39 +158,6 @@ def test_a_monitor_that_no_task_reports_is_refused(
     assert "did you mean 'seg/miou'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("balancer", ["uncertainty", "dwa"])
-def test_resuming_between_epochs_ends_at_the_same_weights(
-    balancer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = ["--balancer", balancer, "--epochs", "4", "--augment", "strong"]
-    assert train(*options, "--output", str(tmp_path / "whole")) == 0
-
-    import mtlkit.train
-
-    save = mtlkit.train.save_last
-
-    def crash_after_two_epochs(state: Any) -> None:
-        save(state)
-        if state.epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(mtlkit.train, "save_last", crash_after_two_epochs)
-    assert train(*options, "--output", str(tmp_path / "cut")) == 130
-    monkeypatch.undo()
-    assert main(["train", "--resume", str(tmp_path / "cut")]) == 0
-    whole, cut = (
-        load_file(tmp_path / name / "checkpoints" / "last" / "state.safetensors")
-        for name in ("whole", "cut")
-    )
-    assert whole.keys() == cut.keys()
-    for name in whole:
-        assert torch.equal(whole[name], cut[name]), name
-    lines = [
-        (tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("whole", "cut")
-    ]
-    assert lines[0] == lines[1]
-
-
 def test_there_is_nothing_to_resume_in_an_empty_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,15 +1,15 @@
 """Positive solutions of G w = w^-p, by Newton's method."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
 Row = list[float]
 Matrix = list[Row]
 
-RIDGE = 1e-9
-"""Added to opposed tasks' products with themselves, relative to them: they have a solution too."""
+RIDGES = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1)
+"""Added to the tasks' products with themselves, relative to them. Without any, opposed tasks have
+no solution; the larger ones are for what rounding in float32 leaves of a Gramian."""
 CEILING = 1e8
 """Of b^(1 + p), for orthogonal tasks 1; above, tasks count as opposed."""
 ZERO = 1e-24
@@ -51,13 +51,14 @@ def positive_solution(gramian_AA: Matrix, power: float) -> Positive:
         for i, unit in zip(moving, units, strict=True)
     ]
     targets = [unit ** (1 - power) for unit in units]
-    result = _newton(matrix_MM, targets, power, CEILING)
-    if result is None:
-        for i, row in enumerate(matrix_MM):
-            row[i] *= 1 + RIDGE
-        result = _newton(matrix_MM, targets, power, math.inf)
-    assert result is not None
-    found, iterations, failures = result
+    found, iterations, failures = [1.0] * len(moving), 0, 1
+    for ridge in RIDGES:
+        for i, (row, target) in enumerate(zip(matrix_MM, targets, strict=True)):
+            row[i] = target * (1 + ridge)  # without a ridge the target is what it is already
+        result = _newton(matrix_MM, targets, power, math.inf if ridge else CEILING)
+        if result is not None:
+            found, iterations, failures = result
+            break
     weights = [sum(map(mul, units, found)) / len(moving)] * len(squares)
     for i, unit, entry in zip(moving, units, found, strict=True):
         weights[i] = unit * entry
@@ -69,7 +70,7 @@ def _newton(
 ) -> tuple[Row, int, int] | None:
     """The b above 0 with K b = c b^-p, with the number of iterations and of failures.
 
-    None as soon as b^(1+p) is above the ceiling.
+    None as soon as b^(1+p) is above the ceiling, or the function is seen not to be convex.
     """
     sizes_MM = [[abs(entry) for entry in row] for row in matrix_MM]
 
@@ -93,6 +94,8 @@ def _newton(
             return point, iteration, 0
         curvature = [power * f / b for f, b in zip(pull, point, strict=True)]
         move = solve(matrix_MM, [-s for s in slope], ridge=curvature)
+        if move is None:
+            return None
         shrink = max(-m / b for m, b in zip(move, point, strict=True))
         length = min(1.0, 0.99 / shrink) if shrink > 0 else 1.0
         descent, before = -_dot(slope, move), worst(slope, pull)
@@ -111,8 +114,8 @@ def _newton(
     return point, STEPS, 1
 
 
-def solve(matrix_MM: Matrix, right: Row, ridge: Sequence[float]) -> Row:
-    """x with (K + diag(ridge)) x = right, positive definite, by Cholesky's factors.
+def solve(matrix_MM: Matrix, right: Row, ridge: Row) -> Row | None:
+    """x with (K + diag(ridge)) x = right, by Cholesky's factors; None if not positive definite.
 
     In plain floats: for so few tasks a call into torch takes longer than the sums.
     """
@@ -122,7 +125,10 @@ def solve(matrix_MM: Matrix, right: Row, ridge: Sequence[float]) -> Row:
         factor: Row = []
         for j, done in enumerate(lower_MM):
             factor.append((row[j] - _dot(factor, done)) / done[j])
-        factor.append(math.sqrt(row[i] + ridge[i] - _dot(factor, factor)))
+        pivot = row[i] + ridge[i] - _dot(factor, factor)
+        if not pivot > 0:
+            return None
+        factor.append(math.sqrt(pivot))
         forward.append((right[i] - _dot(factor, forward)) / factor[i])
         lower_MM.append(factor)
     solution = [0.0] * len(right)

@@ -21,7 +21,7 @@ class DualProj(LossBalancer):
         norm_eps: sum of the gradients' squared lengths at or below which they are taken for 0;
             1e-4 in TorchJD.
         reg_eps: added to the diagonal of the Gramian, whose trace is 1, so that no weight is larger
-            than about 1 / reg_eps; in (0, 1].
+            than about 1 / reg_eps; in (0, 1]. Below 1e-6 the gradients' rounding is seen.
 
     Raises:
         ValueError: ``norm_eps`` is negative or not finite, or ``reg_eps`` outside (0, 1].

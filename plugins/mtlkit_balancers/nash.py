@@ -16,11 +16,11 @@ class NashMTL(LossBalancer):
     The weights solve G a = 1 / a, so a task's weight is inverse to its gradient's length, and the
     step's length is always the root of the number of tasks, before ``max_norm``. Opposed tasks have
     no bargain; where that would take weights 1e4 times those of orthogonal tasks, 1e-9 of each
-    task's product with itself is added. A task without a gradient gets the mean of the others'
-    weights.
+    task's product with itself is added, and more if rounding asks for it. A task without a gradient
+    gets the mean of the others' weights.
 
-    The authors solve for G divided by its Frobenius norm, with a solver for a sequence of convex
-    programs; without ``max_norm`` their weights are larger by the root of that norm. They shorten
+    The equation is solved by Newton's method. The authors' sequence of convex programs may end far
+    from its solution when tasks conflict, and keeps the last weights when it fails. They shorten
     the shared parameters' gradient alone; here the weights are, and so the heads' gradients too.
 
     Args:

@@ -22,7 +22,7 @@ class UPGrad(LossBalancer):
     Args:
         norm_eps: sum of the gradients' squared lengths at or below which they are taken for 0.
         reg_eps: added to the diagonal of the Gramian, whose trace is 1, so that no weight is larger
-            than about 1 / reg_eps; in (0, 1].
+            than about 1 / reg_eps; in (0, 1]. Below 1e-6 the gradients' rounding is seen.
 
     Raises:
         ValueError: ``norm_eps`` is negative or not finite, or ``reg_eps`` outside (0, 1].

@@ -29,6 +29,7 @@ UNEQUAL = ORDER | {"fixed": "has weights by task id"}
 
 SCALE = {
     "imtl-l": "learns the unit of each loss, and takes its time",
+    "moco": "moves its weights by steps that have the unit of the losses",
     "softadapt": "compares slopes, which have the unit of the losses",
     "torchjd": "takes small gradients for zero, as TorchJD does",
     "uncertainty": "learns the unit of each loss, and takes its time",
@@ -43,6 +44,8 @@ UNSEEN = {
 """To whom it matters that there are tasks without any label."""
 
 SAME = {
+    ("config", "imtl-g"): "both want equal shares along every gradient, but for the length",
+    ("dualproj", "torchjd"): "the adapter's example is TorchJD's DualProj",
     ("fairgrad", "nash"): "Nash is FairGrad with alpha 1, its default",
     ("geometric", "log"): "1 / loss, but for a factor that all tasks share",
     ("imtl-l", "uncertainty"): "s has the other sign, and the weights are twice as large",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from mtlkit_balancers._newton import CEILING, RIDGE, ZERO, positive_solution, solve
+from mtlkit_balancers._newton import CEILING, RIDGES, ZERO, positive_solution, solve
 from mtlkit_balancers.aligned import AlignedMTL
 from mtlkit_balancers.config import ConFIG
 from mtlkit_balancers.dualproj import DualProj
@@ -17,6 +17,7 @@ from mtlkit import LossBalancer, StepStats
 
 optimize = pytest.importorskip("scipy.optimize")
 
+RIDGE = RIDGES[1]
 BALANCERS = (NashMTL, FairGrad, UPGrad, DualProj, AlignedMTL, ConFIG)
 
 
@@ -308,6 +309,28 @@ def test_choleskys_factors_solve_the_system() -> None:
     found = solve(matrix.tolist(), right.tolist(), ridge.tolist())
     expected = np.linalg.solve(matrix + np.diag(ridge), right)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_choleskys_factors_need_a_positive_definite_matrix() -> None:
+    assert solve([[1.0, 2.0], [2.0, 1.0]], [1.0, 1.0], [0.5, 0.5]) is None
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 2.0, 10.0])
+@pytest.mark.parametrize("seed", range(20))
+def test_opposed_tasks_whose_gramian_is_rounded_get_finite_fair_weights(
+    alpha: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((2 + seed % 9, 24))
+    rows -= rows.mean(0)
+    noise = rng.standard_normal((len(rows), len(rows))) * 1e-6
+    balancer = FairGrad(tasks(len(rows)), alpha=alpha)
+    losses = torch.ones(len(rows), dtype=torch.float64)
+    gramian = torch.from_numpy(rows @ rows.T + noise + noise.T)
+    weights = balancer.weights(StepStats(losses=losses, gramian=gramian))
+    assert not balancer.report["failures"]
+    assert weights.isfinite().all()
+    assert (weights > 0).all()
 
 
 def test_newton_starts_at_the_solution_for_orthogonal_tasks() -> None:

@@ -10,10 +10,13 @@ from accelerate import Accelerator
 from balancer_cases import build, buildable
 from textbook import textbook
 from together import run_together
+from torch import nn
 from toys import ToyData, toy_model, train_steps
 
 from mtlkit.evaluate import evaluate
+from mtlkit.gradients import Rows
 from mtlkit.loader import Batches, Prepared
+from mtlkit.processes import Processes
 
 TASKS = ("a", "b", "c")
 BATCH = 12
@@ -63,6 +66,7 @@ def work(names: Sequence[str], accelerator: Accelerator) -> dict[str, Any]:
             "state": dict(balancer.state_dict()),
             "weights": [torch.stack(list(step.weights.values())) for step in steps],
         }
+    results["columns"] = columns_kept(accelerator)
     data = ToyData(labelled=(True, False))
     model = toy_model(data.spec)
     prepared = Prepared(data.split("val"), data.spec.targets, model.image_size)
@@ -72,6 +76,20 @@ def work(names: Sequence[str], accelerator: Accelerator) -> dict[str, Any]:
     loaded = [prepared.collate([prepared[key] for key in keys]) for keys in batches]
     results["evaluation"] = torch.tensor(list(evaluate(model, loaded, accelerator).values()))
     return results
+
+
+def columns_kept(accelerator: Accelerator) -> torch.Tensor:
+    """What is saved of a state that has each column's number in it, and loads again."""
+    layer = nn.Linear(5, 3)
+    rows, other = (Rows(list(layer.parameters()), 2, Processes.of(accelerator)) for _ in range(2))
+    state = rows.state("numbers")
+    part = state.shape[1]
+    state.copy_(torch.arange(part) + part * accelerator.process_index)
+    saved = rows.saved_states()
+    other.load_states(saved)
+    own = max(0, min(part, 18 - part * accelerator.process_index))
+    assert torch.equal(other.state("numbers")[:, :own], state[:, :own])
+    return saved["numbers"]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +148,13 @@ def test_replicas_are_bitwise_alike(two: list[dict[str, Any]]) -> None:
     for case in cases(buildable()):
         for first, second in zip(*(rank[str(case)]["parameters"] for rank in two), strict=True):
             assert torch.equal(first, second), case
+
+
+def test_a_state_of_columns_is_saved_alike_on_any_number_of_processes(
+    one: dict[str, Any], two: list[dict[str, Any]], three: list[dict[str, Any]]
+) -> None:
+    for results in (one, *two, *three):
+        assert results["columns"].tolist() == [list(range(18))] * 2
 
 
 def test_two_processes_evaluate_like_one(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
