@@ -57,6 +57,11 @@ def train(options: Mapping[str, Any], recipe: Mapping[str, Any], seed: int) -> d
     return {key: results[key] for key in kept}
 
 
+def read(file: Path) -> list[Row]:
+    """The runs that are done."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def table(done: list[Row]) -> str:
     """The rows with means and standard deviations over seeds, best Δm first."""
     ok = [run for run in done if run["status"] == "ok"]
@@ -94,8 +99,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="holds oxford-iiit-pet/")
     parser.add_argument("--pretrained", type=Path, required=True, help="MobileNetV2 weights")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--size", type=int, default=64, help="pixels")
     args = parser.parse_args()
     recipe = {
@@ -108,16 +113,15 @@ def main() -> None:
     }
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "runs.jsonl"
-    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for seed in range(args.seeds):
+    file.touch()
+    for seed in args.seeds:
         for name, options in rows():
-            if any((run["row"], run["seed"]) == (name, seed) for run in done):
+            if any((run["row"], run["seed"]) == (name, seed) for run in read(file)):
                 continue
             run = {"row": name, "seed": seed, **train(options, recipe, seed)}
-            done.append(run)
             with file.open("a") as out:
                 out.write(json.dumps(run) + "\n")
-            print(name, seed, run["status"], f"{len(done)} done", flush=True)
+            print(name, seed, run["status"], flush=True)
     about = {
         "recipe": {k: str(v) for k, v in recipe.items() if k not in ("data", "backbone")},
         "torch": torch.__version__,
@@ -125,7 +129,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
     }
     (args.output / "about.json").write_text(json.dumps(about, indent=2) + "\n")
-    (args.output / "table.md").write_text(table(done))
+    (args.output / "table.md").write_text(table(read(file)))
 
 
 if __name__ == "__main__":

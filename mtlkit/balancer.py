@@ -57,13 +57,13 @@ class Columns(Protocol):
     """The columns of the Jacobian that one process holds, p of the P shared parameters."""
 
     def rand(self, generator: torch.Generator) -> Tensor:
-        """``[p]`` uniform numbers in [0, 1), the same for a column whichever process holds it."""
+        """``[p]`` new uniform numbers in [0, 1), alike for a column whichever process has it."""
 
     def sum(self, values: Tensor) -> Tensor:
         """``values`` summed over all processes, so over all P columns."""
 
     def state(self, name: str) -> Tensor:
-        """``[T, p]`` float32 kept from step to step, zeros at first: write into it."""
+        """``[T, p]`` in the rows' type, kept from step to step, zeros at first: write into it."""
 
 
 class LossBalancer(nn.Module, ABC):
@@ -109,8 +109,10 @@ class LossBalancer(nn.Module, ABC):
     def combine(self, rows_Ap: Tensor, stats: StepStats, columns: Columns) -> Tensor:
         """The step's gradient on the shared parameters, for ``needs = "columns"``.
 
+        Called exactly once for each step, so that it may change the columns' state.
+
         Args:
-            rows_Ap: ``[A, p]`` float32, this process's columns of the Jacobian of the mean losses;
+            rows_Ap: ``[A, p]`` in the parameters' type, this process's columns of the Jacobian of the mean losses;
                 may be overwritten.
             stats: of this step.
             columns: what concerns the other processes' columns too.

@@ -78,6 +78,10 @@ class Rows:
         """``[T, T]`` float64, over all columns of all processes; after :meth:`exchange`."""
         return self.processes.sum(gramian(self.mine_Tp))
 
+    def active(self, tasks: Sequence[int]) -> Tensor:
+        """``[A, p]``: these rows, without a copy if they are all."""
+        return self.mine_Tp if len(tasks) == len(self.mine_Tp) else self.mine_Tp[list(tasks)]
+
     def weigh(self, weights: Mapping[int, float]) -> Tensor:
         """``[p]``: the weighted sum of the rows, written over one of them."""
         return sum_of((self.mine_Tp[task], weight) for task, weight in weights.items())
@@ -135,9 +139,11 @@ class Cut:
 
     Args:
         shared: what the backbone's ``encode`` returned: tensors, nested in any way.
+        tasks: number of tasks T.
     """
 
-    def __init__(self, shared: Any) -> None:
+    def __init__(self, shared: Any, tasks: int) -> None:
+        self.tasks = tasks
         leaves, self._structure = tree_flatten(shared)
         self.before = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
         self.after = [x.detach().requires_grad_() for x in self.before]
@@ -158,11 +164,12 @@ class Cut:
         for x in self.after:
             x.grad = None
 
-    def gramian(self, tasks: int) -> Tensor:
+    def gramian(self) -> Tensor:
         """``[T, T]`` float64 inner products of the rows, over this batch."""
-        out = torch.zeros(tasks, tasks, dtype=torch.float64, device=self.after[0].device)
-        index = torch.tensor(sorted(self.rows), device=out.device)
-        for parts in zip(*(self.rows[task] for task in sorted(self.rows)), strict=True):
+        tasks = sorted(self.rows)
+        index = torch.tensor(tasks, device=self.after[0].device)
+        out = torch.zeros(self.tasks, self.tasks, dtype=torch.float64, device=index.device)
+        for parts in zip(*(self.rows[task] for task in tasks), strict=True):
             rows = torch.stack([part.reshape(-1) for part in parts])
             out[index[:, None], index] += gramian(rows.float() if rows.itemsize < 4 else rows)
         return out

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from mtlkit.gradients import Cut, Rows
 from mtlkit.model import Model, TaskBatch
 from mtlkit.processes import Processes
 from mtlkit.sharing import Sharing, kept_buffers
+from mtlkit.window import Window
 
 Gradients = Literal["parameters", "features"]
 Network = Callable[..., dict[str, Tensor]]
@@ -91,9 +92,7 @@ class Step:
         self.seed = seed
         self.conflict_every = conflict_every
         self.processes = Processes.of(accelerator)
-        no_double = accelerator.device.type == "mps"
-        self.dtype = torch.float32 if no_double else torch.float64
-        on_device = balancing.needs == "losses" and not no_double
+        on_device = balancing.needs == "losses" and accelerator.device.type != "mps"
         self.home = accelerator.device if on_device else torch.device("cpu")
         self.one_by_one = balancing.needs != "losses" or (accumulate > 1 and not balancing.linear)
         if self.at_features:
@@ -139,9 +138,11 @@ class Step:
         Raises:
             RunError: a task's gradient is not finite; with fp16 that step is left out instead.
         """
-        window = self._window(batches, step, epoch)
-        reused = self.balancing.reuses(window.stats)
-        weights = self.balancing.known(window.stats)
+        window = Window(
+            batches, self.tasks, self.processes, self.home, step=step, epoch=epoch, seed=self.seed
+        )
+        reused = self.balancing.reuses(window.early_stats)
+        weights = self.balancing.known(window.early_stats)
         looks = bool(self.conflict_every) and step % self.conflict_every == 0
         if looks or (weights is None and self.one_by_one):
             stats, weights = self._one_by_one(window, weights)
@@ -159,38 +160,13 @@ class Step:
             self.balancing.commit(stats, weights, reused=reused)
             if self.balancing.balancer.revisits:
                 self._revisit(window, stats)
-        gramian = None
-        if stats.gramian is not None:
-            gramian = stats.gramian.new_full((len(self.tasks),) * 2, float("nan"))
-            gramian[stats.index[:, None], stats.index] = stats.gramian
         return StepResult(
             self._by_task(stats.losses, stats),
             self._by_task(weights, stats),
-            gramian,
+            self._by_pair(stats),
             {} if reused else dict(self.balancing.balancer.report),
             passes,
         )
-
-    def _window(self, batches: Sequence[TaskBatch], step: int, epoch: int) -> "_Window":
-        """What is known before the first forward pass: which tasks have labels, and how many."""
-        has = [any(flags) for flags in zip(*(batch.labelled for batch in batches), strict=True)]
-        if self.processes.count > 1:
-            has = self.processes.sum(torch.tensor(has, dtype=torch.int64)).bool().tolist()
-        counts = [
-            torch.stack([
-                task.count(target, present)
-                for task, target, present in zip(
-                    self.tasks, batch.targets, batch.present, strict=True
-                )
-            ])
-            for batch in batches
-        ]  # fmt: skip
-        total = self.processes.sum(torch.stack(counts).to(self.dtype).sum(0))
-        active = [position for position, flag in enumerate(has) if flag]
-        index = torch.tensor(active, dtype=torch.int64).to(self.home, non_blocking=True)
-        nothing = torch.zeros(len(active), dtype=self.dtype, device=self.home)
-        stats = StepStats(nothing, index=index, step=step, epoch=epoch, seed=self.seed)
-        return _Window(batches, active, total.clamp(min=1), stats)
 
     def _sums(self, predictions: Mapping[str, Tensor], batch: TaskBatch) -> list[Tensor]:
         """Each task's loss, summed over this batch.
@@ -208,31 +184,16 @@ class Step:
             predictions = network(*batch.inputs)
         return self._sums(predictions, batch)
 
-    def _stats(
-        self, window: "_Window", sums: Sequence[Tensor], gramian: Tensor | None = None
-    ) -> StepStats:
-        """What the balancer sees, from this process's sums ``[T]`` of each batch; moved at once."""
-        tasks = len(self.tasks)
-        losses = self.processes.sum(torch.stack(list(sums)).to(self.dtype).sum(0)) / window.counts
-        values = torch.stack([losses, window.counts, *(() if gramian is None else gramian)])
-        values = values.to(self.home)[:, window.stats.index]
-        return replace(
-            window.stats,
-            losses=values[0],
-            counts=values[1],
-            gramian=None if gramian is None else values[2 : 2 + tasks][window.stats.index],
-        )
-
     # When the weights are known in time: their sum goes back, once for every batch.
 
-    def _together(self, window: "_Window", weights: Tensor | None) -> tuple[StepStats, Tensor]:
+    def _together(self, window: Window, weights: Tensor | None) -> tuple[StepStats, Tensor]:
         """Leave the step's gradient; weights that need the losses wait for the only batch's."""
         stats, values = None, []
         for number, batch in enumerate(window.batches, start=1):
             sums = self._forward(self.network if self.parallel is None else self.parallel, batch)
             values.append(_values(sums))
             if weights is None:
-                stats = self._stats(window, values)
+                stats = window.stats(values)
                 weights = self.balancing.weights(stats)
             if self.parallel is None:
                 self._backward(sums, weights, window)
@@ -242,83 +203,83 @@ class Step:
         assert weights is not None
         if self.parallel is None:
             self._sum_gradients([*self.sharing.shared, *self._own_together(window)])
-        return stats or self._stats(window, values), weights
+        return stats or window.stats(values), weights
 
-    def _backward(self, sums: list[Tensor], weights: Tensor, window: "_Window") -> None:
+    def _backward(self, sums: list[Tensor], weights: Tensor, window: Window) -> None:
         """Add this batch's share of the weighted mean losses' gradient."""
         if self.balancing.heads == "raw":
-            own = self._total(sums, self.balancing.own_weights(weights), window)
+            own = window.weighted_mean(sums, self.balancing.own_weights(weights))
             parameters = self._own_together(window)
             self.accelerator.backward(own, inputs=parameters, retain_graph=True)
-            total = self._total(sums, weights, window)
+            total = window.weighted_mean(sums, weights)
             self.accelerator.backward(total, inputs=self.sharing.shared)
         else:
-            self.accelerator.backward(self._total(sums, weights, window))
+            self.accelerator.backward(window.weighted_mean(sums, weights))
 
     def _parallel_backward(
         self,
         network: nn.Module,
         sums: list[Tensor],
         weights: Tensor,
-        window: "_Window",
+        window: Window,
         *,
         last: bool,
     ) -> None:
         """The same through DDP, which averages over processes and must see every head used."""
         idle = [sums[i] for i in range(len(sums)) if i not in window.active]
-        total = self._total(sums, weights * self.processes.count, window)
+        total = window.weighted_mean(sums, weights * self.processes.count)
         total = torch.stack([total, *(s.to(total) * 0 for s in idle)]).sum()
         with nullcontext() if last else self.accelerator.no_sync(network):
             self.accelerator.backward(total)
 
-    def _total(self, sums: list[Tensor], weights: Tensor, window: "_Window") -> Tensor:
-        """The weighted sum of the active tasks' shares of their mean losses."""
-        shares = weights.to(window.counts) / window.counts[window.active]
-        terms = zip(window.active, shares.unbind(), strict=True)
-        return torch.stack([sums[i] * share.to(sums[i]) for i, share in terms]).sum()
-
     # When they depend on the tasks' gradients: each loss goes back by itself.
 
-    def _one_by_one(self, window: "_Window", weights: Tensor | None) -> tuple[StepStats, Tensor]:
+    def _one_by_one(self, window: Window, weights: Tensor | None) -> tuple[StepStats, Tensor]:
         """Leave the step's gradient, and decide the weights unless they are given."""
+        values, cuts = self._fill_rows(window)
+        scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
+        if cuts:
+            gramian = self.processes.sum(torch.stack([cut.gramian() for cut in cuts]).sum(0))
+        else:
+            self.rows.exchange()
+            gramian = self.rows.gramian()
+        stats = window.stats(values, gramian / scale**2)
+        if not self._finite(stats):  # fp16: leave something for the scaler to see, and to skip
+            weights = torch.full_like(stats.losses, float("nan"))
+        if weights is None and self.balancing.needs == "columns":
+            gradient = self.rows.active(window.active).div_(scale)
+            gradient = self.balancing.combine(gradient, stats, self.rows).mul_(scale)
+            weights = self.balancing.weights(stats)
+        else:
+            if weights is None:
+                weights = self.processes.first(self.balancing.weights(stats))
+            by_row = dict(zip(window.active, weights.tolist(), strict=True))
+            gradient = self.rows.weigh(by_row)
+            for cut in cuts:
+                cut.go_on(by_row)
+        self.rows.give(gradient)
+        self._weigh_own(window, self.balancing.own_weights(weights))
+        self._sum_gradients([*self._own_together(window), *(self.sharing.shared if cuts else ())])
+        return stats, weights
+
+    def _fill_rows(self, window: Window) -> tuple[list[Tensor], list[Cut]]:
+        """Send each task's loss back by itself; returns each batch's sums, and its cut if any."""
         values, cuts = [], []
         self.rows.clear()
         for batch in window.batches:
             predictions, cut = self._predict(batch)
             sums = self._sums(predictions, batch)
             values.append(_values(sums))
-            self._take(sums, cut, window)
             cuts += [cut] if cut else []
-        self.rows.exchange()
-        gramian = (
-            self.processes.sum(_total_gramian(cuts, len(self.tasks)))
-            if cuts
-            else self.rows.gramian()
-        )
-        scale = self.accelerator.scaler.get_scale() if self.accelerator.scaler else 1.0
-        stats = self._stats(window, values, gramian.to(self.dtype) / scale**2)
-        if not self._finite(stats):  # fp16: leave something for the scaler to see, and to skip
-            weights = torch.full_like(stats.losses, float("nan"))
-        elif weights is None and self.balancing.needs != "columns":
-            weights = self.processes.first(self.balancing.weights(stats))
-        if weights is None:
-            everyone = len(window.active) == len(self.tasks)
-            mine_Ap = self.rows.mine_Tp if everyone else self.rows.mine_Tp[window.active]
-            mine_Ap = mine_Ap if scale == 1 else mine_Ap.div_(scale)
-            gradient = self.balancing.combine(mine_Ap, stats, self.rows) * scale
-            weights = self.processes.first(self.balancing.weights(stats))
-        else:
-            by_row = dict(zip(window.active, weights.tolist(), strict=True))
-            gradient = self.rows.weigh(by_row)
-            for cut in cuts:
-                cut.go_on(by_row)
-        self.rows.give(gradient)
-        for parameters, weight in zip(
-            self._own(window), self.balancing.own_weights(weights).tolist(), strict=True
-        ):
-            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], weight)
-        self._sum_gradients([*self._own_together(window), *(self.sharing.shared if cuts else ())])
-        return stats, weights
+            for task, own in zip(window.active, self._own(window), strict=True):
+                loss = window.mean(sums, task)
+                if self.accelerator.scaler:
+                    loss = self.accelerator.scaler.scale(loss)
+                others = [*own, *(cut.after if cut else ())]
+                self.rows.add(task, loss, others, keep_graph=task != window.active[-1])
+                if cut:
+                    cut.take(task)
+        return values, cuts
 
     def _predict(self, batch: TaskBatch) -> tuple[Mapping[str, Tensor], Cut | None]:
         """Raw predictions, and where the graph was cut if gradients are taken at the features."""
@@ -326,20 +287,9 @@ class Step:
             if not self.at_features:
                 return self.network(*batch.inputs), None
             (images,), (tasks,) = batch.inputs, self.model.passes
-            cut = Cut(self.encode(images))
+            cut = Cut(self.encode(images), len(self.tasks))
             size = (images.shape[-2], images.shape[-1])
             return self.decode(cut.features, tasks, size), cut
-
-    def _take(self, sums: list[Tensor], cut: Cut | None, window: "_Window") -> None:
-        """Send each active task's share of its mean loss back."""
-        for i, parameters in zip(window.active, self._own(window), strict=True):
-            loss = sums[i] / window.counts[i].to(sums[i])
-            if self.accelerator.scaler:
-                loss = self.accelerator.scaler.scale(loss)
-            others = [*parameters, *(cut.after if cut else [])]
-            self.rows.add(i, loss, others, keep_graph=i != window.active[-1])
-            if cut:
-                cut.take(i)
 
     def _finite(self, stats: StepStats) -> bool:
         """Whether all losses and gradients are finite; False only where a scaler can mend it."""
@@ -357,14 +307,19 @@ class Step:
 
     # After the backward passes.
 
-    def _own(self, window: "_Window") -> list[list[nn.Parameter]]:
+    def _own(self, window: Window) -> list[list[nn.Parameter]]:
         """Each active task's own parameters."""
         return [self.sharing.own[self.tasks[i].id] for i in window.active]
 
-    def _own_together(self, window: "_Window") -> list[nn.Parameter]:
+    def _weigh_own(self, window: Window, weights: Tensor) -> None:
+        """Multiply the gradients of each task's own parameters."""
+        for parameters, weight in zip(self._own(window), weights.tolist(), strict=True):
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], weight)
+
+    def _own_together(self, window: Window) -> list[nn.Parameter]:
         return [parameter for parameters in self._own(window) for parameter in parameters]
 
-    def _drop_idle(self, window: "_Window") -> None:
+    def _drop_idle(self, window: Window) -> None:
         """What no active task uses must not be moved by weight decay or momentum."""
         if len(window.active) < len(self.tasks):
             for parameter, users in self.sharing.users.items():
@@ -392,17 +347,25 @@ class Step:
                 parameter.grad = gradient * (scaler.get_scale() if scaler else 1)
 
     @torch.no_grad()
-    def _revisit(self, window: "_Window", stats: StepStats) -> None:
+    def _revisit(self, window: Window, stats: StepStats) -> None:
         """Show the balancer the losses of the same batches after the step."""
         with kept_buffers(self.model):
             values = [_values(self._forward(self.network, batch)) for batch in window.batches]
-        self.balancing.revisit(stats, self._stats(window, values).losses)
+        self.balancing.revisit(stats, window.stats(values).losses)
 
     def _by_task(self, values: Tensor, stats: StepStats) -> dict[str, Tensor]:
         """``[A]`` by task id, NaN where a task was not active."""
         out = values.new_full((len(self.tasks),), float("nan"))
         out[stats.index] = values.detach()
         return dict(zip(self.model.tasks, out.unbind(), strict=True))
+
+    def _by_pair(self, stats: StepStats) -> Tensor | None:
+        """The Gramian ``[T, T]``, NaN where a task was not active."""
+        if stats.gramian is None:
+            return None
+        out = stats.gramian.new_full((len(self.tasks),) * 2, float("nan"))
+        out[stats.index[:, None], stats.index] = stats.gramian
+        return out
 
     # Between the steps.
 
@@ -422,29 +385,8 @@ class Step:
             self.rows.load_states(saved)
 
 
-@dataclass(frozen=True)
-class _Window:
-    """The batches of one optimiser step on this process.
-
-    Args:
-        batches: on the device.
-        active: positions of the tasks that have a label on any process.
-        counts: ``[T]`` labelled elements of each task on all processes, at least 1.
-        stats: without losses and gradients yet.
-    """
-
-    batches: Sequence[TaskBatch]
-    active: list[int]
-    counts: Tensor
-    stats: StepStats
-
-
 def _values(sums: Sequence[Tensor]) -> Tensor:
     return torch.stack([s.detach() for s in sums])
-
-
-def _total_gramian(cuts: Sequence[Cut], tasks: int) -> Tensor:
-    return torch.stack([cut.gramian(tasks) for cut in cuts]).sum(0)
 
 
 def _as_it_is(function: Any) -> Any:

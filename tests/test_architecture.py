@@ -16,12 +16,12 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "sharing", "processes", "gradients", "balancing", "step", "train", "evaluate",
+    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train", "evaluate",
     "predict", "checkpoint", "loader", "run", "pictures", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "api", "launch", "__main__",
+    "help", "cli", "api", "launch", "bench", "scaffold", "__main__",
 }  # fmt: skip
 MAY_IMPORT = {
     **dict.fromkeys(CONTRACT, CONTRACT),
@@ -104,9 +104,13 @@ def test_a_plugin_imports_nothing_heavy(file: Path) -> None:
     assert {source for source, _ in imports(tree(file))} == {"mtlkit"}
 
 
+OTHER_MEANING = {"config"}
+"""Names of components that are also the name of a general option, ``--config``."""
+
+
 @pytest.mark.parametrize("module", ["__init__", *modules()])
 def test_no_module_asks_which_component_it_is(module: str) -> None:
-    names = {component.name for component in registry.load().components()}
+    names = {component.name for component in registry.load().components()} - OTHER_MEANING
     for node in ast.walk(tree(HOME / f"{module}.py")):
         if isinstance(node, ast.Compare | ast.match_case):
             words = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}

@@ -40,7 +40,7 @@ class GradDrop(LossBalancer):
     def combine(self, rows_Ap: Tensor, stats: StepStats, columns: Columns) -> Tensor:
         """The sum of what was kept: ``[p]``."""
         total_p = rows_Ap.sum(0)
-        size_p = torch.linalg.vector_norm(rows_Ap, ord=1, dim=0)
+        size_p = rows_Ap.abs_().sum(0)
         # (total + size) / 2 is the sum of the positive ones, (total - size) / 2 of the negative.
         # (1 + total / size) / 2 > U decides, without dividing by a size of 0.
         threshold_p = columns.rand(stats.rng("graddrop")).mul_(2).sub_(1).to(size_p).mul_(size_p)

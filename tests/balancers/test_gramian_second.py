@@ -412,6 +412,21 @@ def test_gradients_below_norm_eps_are_averaged(kind: type[LossBalancer]) -> None
     assert (above > 0.34).any()
 
 
+def test_active_sets_that_would_go_round_in_circles_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1174)  # the first of its kind
+    assert rng.integers(3, 9) == 7
+    rows = rng.standard_normal((7, 8))
+    rows -= rng.random() * rows.mean(0)
+    expected = sum(at_least(rows, bound, 1e-4) for bound in np.eye(7) / 7)
+    np.testing.assert_allclose(weigh(UPGrad, rows), expected, rtol=1e-8)
+    monkeypatch.setattr("mtlkit_balancers._quadratic.PATIENCE", 1_000_000)
+    balancer = UPGrad(tasks(7))
+    balancer.weights(stats(rows))
+    assert balancer.report["failures"] == 1
+
+
 # Aligned-MTL
 
 

@@ -85,7 +85,7 @@ def test_what_lies_with_the_columns_is_saved_without_padding_and_comes_back() ->
 def test_the_cut_sends_back_what_an_uncut_graph_would() -> None:
     weight = torch.tensor([1.0, 2.0], requires_grad=True)
     first = weight * 3
-    cut = Cut({"first": first, "second": (first.square(), torch.tensor([1, 2]))})
+    cut = Cut({"first": first, "second": (first.square(), torch.tensor([1, 2]))}, 3)
     features = cut.features
     assert torch.equal(features["second"][1], torch.tensor([1, 2]))
     for task, factor in ((0, 1.0), (2, -4.0)):
@@ -97,7 +97,7 @@ def test_the_cut_sends_back_what_an_uncut_graph_would() -> None:
     for i, a in ((0, 1.0), (2, -4.0)):
         for j, b in ((0, 1.0), (2, -4.0)):
             expected[i, j] = a * b * at.sum()
-    torch.testing.assert_close(cut.gramian(3), expected)
+    torch.testing.assert_close(cut.gramian(), expected)
     cut.go_on({0: 1.0, 2: 0.5})
     torch.testing.assert_close(weight.grad, -1.0 * (3 + 18 * weight.detach()))
 
