@@ -16,8 +16,9 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train", "evaluate",
-    "predict", "checkpoint", "loader", "run", "pictures", "session", "resume", "interruption",
+    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
+    "evaluate", "predict", "checkpoint", "loader", "run", "pictures", "session", "resume",
+    "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",

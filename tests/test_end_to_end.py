@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,72 @@ def test_a_monitor_that_no_task_reports_is_refused(
 ) -> None:
     assert train("--monitor", "seg/mio", "--output", str(tmp_path / "run")) == 2
     assert "did you mean 'seg/miou'" in capsys.readouterr().err
+
+
+def test_gradients_that_conflict_are_logged_and_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ["--tasks", "seg,cls,bbox", "--balancer", "upgrad", "--log-every", "1"]
+    assert train(*options, "--epochs", "1", "--output", str(folder)) == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in (line for line in lines if line["split"] == "train"):
+        assert all(line[f"{id}/gradient_norm"] > 0 for id in ("seg", "cls", "bbox"))
+        for pair in ("seg+cls", "seg+bbox", "cls+bbox"):
+            assert -1 <= line[f"{pair}/cosine"] <= 1
+        assert line["balancer/failures"] == 0
+        assert line["balancer/iterations"] >= 1
+    assert (folder / "plots" / "conflicts.png").exists()
+
+
+def test_conflicts_are_sampled_for_a_balancer_that_looks_at_losses(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ["--tasks", "seg,cls", "--log-every", "1", "--conflict-every", "2"]
+    assert train(*options, "--epochs", "2", "--output", str(folder)) == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    looked = ["seg+cls/cosine" in line for line in lines if line["split"] == "train"]
+    assert looked == [True, False, True, False]
+
+
+def test_a_dry_run_says_what_is_shared_and_what_the_heads_get(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train("--tasks", "seg,cls", "--balancer", "cagrad", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "balancer  cagrad, at the tasks' gradients on the parameters; heads raw" in out
+    assert re.search(r"segnet: [\d,]+ shared parameters; of each task's own seg [\d,]+, cls", out)
+
+
+def test_the_network_cannot_be_split_over_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for variable, name in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")):
+        with monkeypatch.context() as patched:
+            patched.setenv(f"ACCELERATE_USE_{variable}", "true")
+            assert train("--output", str(tmp_path / "run")) == 2
+        error = capsys.readouterr().err
+        assert f"the launcher asks for {name}, which splits the network over processes" in error
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--smooth", "1"], "--smooth must be in [0, 1), but is 1.0"),
+        (["--balance-every", "0"], "--balance-every must be at least 1, but is 0"),
+        (["--balancer", "moco", "--smooth", "0.5"], "column by column"),
+        (["--balancer", "moco", "--gradients", "features"], "use --gradients parameters"),
+        (
+            ["--balancer", "mgda", "--gradients", "features", "--views", "own", "--tasks",
+             "seg,denoise"],
+            "use --gradients parameters",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together_are_refused(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*options, "--output", str(tmp_path / "run")) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(

@@ -38,7 +38,7 @@ class Case(NamedTuple):
 def cases(names: Sequence[str]) -> list[Case]:
     found = []
     for number, name in enumerate(names):
-        for accumulate in (1, 2):
+        for accumulate in (1, 2, 4):
             gaps = SOMETIMES if (number + accumulate) % 3 == 0 else EVERYWHERE
             found.append(Case(name, accumulate, gaps))
         found.append(Case(name, 1, EVERYWHERE, norm=True))
