@@ -207,14 +207,14 @@ class Step:
 
     def _backward(self, sums: list[Tensor], weights: Tensor, window: Window) -> None:
         """Add this batch's share of the weighted mean losses' gradient."""
-        if self.balancing.heads == "raw":
-            own = window.weighted_mean(sums, self.balancing.own_weights(weights))
-            parameters = self._own_together(window)
-            self.accelerator.backward(own, inputs=parameters, retain_graph=True)
-            total = window.weighted_mean(sums, weights)
+        total = window.weighted_mean(sums, weights)
+        own = self._own_together(window)
+        if self.balancing.heads == "raw" and own:
+            raw = window.weighted_mean(sums, self.balancing.own_weights(weights))
+            self.accelerator.backward(raw, inputs=own, retain_graph=True)
             self.accelerator.backward(total, inputs=self.sharing.shared)
         else:
-            self.accelerator.backward(window.weighted_mean(sums, weights))
+            self.accelerator.backward(total)
 
     def _parallel_backward(
         self,
@@ -247,8 +247,10 @@ class Step:
         if not self._finite(stats):  # fp16: leave something for the scaler to see, and to skip
             weights = torch.full_like(stats.losses, float("nan"))
         if weights is None and self.balancing.needs == "columns":
-            gradient = self.rows.active(window.active).div_(scale)
-            gradient = self.balancing.combine(gradient, stats, self.rows).mul_(scale)
+            rows_Ap = self.rows.active(window.active)
+            if scale != 1:
+                rows_Ap.div_(scale)
+            gradient = self.balancing.combine(rows_Ap, stats, self.rows).mul_(scale)
             weights = self.balancing.weights(stats)
         else:
             if weights is None:
