@@ -59,6 +59,9 @@ def test_the_chosen_balancer_is_measured_with_its_own_options(tmp_path: Path) ->
     tree = measured(tmp_path, "--balancers", "mgda", "--balancer", "cagrad", "--balancer.c", "0.7")
     assert list(tree["balancers"]) == ["equal", "cagrad", "mgda"]
     assert tree["config"]["balancer"]["c"] == 0.7
+    weights = ["--balancer.weights", "{seg: 1, cls: 2, bbox: 3}"]  # which have no default
+    tree = measured(tmp_path, "--balancers", "equal", "--balancer", "fixed", *weights)
+    assert list(tree["balancers"]) == ["equal", "fixed"]
 
 
 def test_the_file_says_what_was_measured_on_what(tmp_path: Path) -> None:
