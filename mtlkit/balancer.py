@@ -112,8 +112,8 @@ class LossBalancer(nn.Module, ABC):
         Called exactly once for each step, so that it may change the columns' state.
 
         Args:
-            rows_Ap: ``[A, p]`` in the parameters' type, this process's columns of the Jacobian of the mean losses;
-                may be overwritten.
+            rows_Ap: ``[A, p]`` in the parameters' type, this process's columns of the Jacobian of
+                the mean losses; may be overwritten.
             stats: of this step.
             columns: what concerns the other processes' columns too.
 

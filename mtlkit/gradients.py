@@ -151,7 +151,7 @@ class Cut:
         self._leaves = [
             next(cut) if isinstance(x, Tensor) and x.requires_grad else x for x in leaves
         ]
-        self.rows: dict[int, list[Tensor]] = {}
+        self.rows: dict[int, list[Tensor | None]] = {}
 
     @property
     def features(self) -> Any:
@@ -160,29 +160,38 @@ class Cut:
 
     def take(self, task: int) -> None:
         """Move what the last backward pass left at the cut to this task's row."""
-        self.rows[task] = [torch.zeros_like(x) if x.grad is None else x.grad for x in self.after]
+        self.rows[task] = [x.grad for x in self.after]  # None where it does not look
         for x in self.after:
             x.grad = None
 
     def gramian(self) -> Tensor:
         """``[T, T]`` float64 inner products of the rows, over this batch."""
-        tasks = sorted(self.rows)
-        index = torch.tensor(tasks, device=self.after[0].device)
-        out = torch.zeros(self.tasks, self.tasks, dtype=torch.float64, device=index.device)
-        for parts in zip(*(self.rows[task] for task in tasks), strict=True):
-            rows = torch.stack([part.reshape(-1) for part in parts])
-            out[index[:, None], index] += gramian(rows.float() if rows.itemsize < 4 else rows)
+        device = self.after[0].device
+        out = torch.zeros(self.tasks, self.tasks, dtype=torch.float64, device=device)
+        for i in range(len(self.after)):
+            parts = self._parts(i)
+            if parts:
+                rows = torch.stack([part.reshape(-1) for part in parts.values()])
+                index = torch.tensor(list(parts), device=device)
+                out[index[:, None], index] += gramian(rows.float() if rows.itemsize < 4 else rows)
         return out
 
     def go_on(self, weights: Mapping[int, float]) -> None:
         """Send the weighted sum of the rows back to the parameters before the cut."""
-        pairs = weights.items()
-        combined = [
-            sum_of((self.rows[task][i], weight) for task, weight in pairs)
-            for i in range(len(self.before))
-        ]
+        weighted = [self._weighted(i, weights) for i in range(len(self.before))]
         self.rows.clear()
-        torch.autograd.backward(self.before, combined)
+        pairs = [(x, g) for x, g in zip(self.before, weighted, strict=True) if g is not None]
+        if pairs:
+            torch.autograd.backward([x for x, _ in pairs], [g for _, g in pairs])
+
+    def _weighted(self, i: int, weights: Mapping[int, float]) -> Tensor | None:
+        parts = self._parts(i)
+        return sum_of((part, weights[task]) for task, part in parts.items()) if parts else None
+
+    def _parts(self, i: int) -> dict[int, Tensor]:
+        """The gradients at one of the features, of the tasks that look at it."""
+        rows = {task: row[i] for task, row in self.rows.items()}
+        return {task: part for task, part in rows.items() if part is not None}
 
 
 def sum_of(terms: Iterable[tuple[Tensor, float]]) -> Tensor:
