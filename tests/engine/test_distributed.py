@@ -19,8 +19,6 @@ from mtlkit.loader import Batches, Prepared
 from mtlkit.processes import Processes
 
 TASKS = ("a", "b", "c")
-BATCH = 12
-
 EVERYWHERE = (True,)
 SOMETIMES = (True, False, False, False, False, False)
 """On one process and not on the other, in one micro-batch and not in the other."""
@@ -33,6 +31,11 @@ class Case(NamedTuple):
     labelled: Sequence[bool]
     norm: bool = False
     gradients: str = "parameters"
+
+    @property
+    def batch(self) -> int:
+        """Images of one step on all processes: one, two or three can share them out."""
+        return 6 * max(2, self.accumulate)
 
 
 def cases(names: Sequence[str]) -> list[Case]:
@@ -54,7 +57,7 @@ def work(names: Sequence[str], accelerator: Accelerator) -> dict[str, Any]:
         model, steps = train_steps(
             accelerator,
             balancer,
-            batch_size=BATCH // accelerator.num_processes // case.accumulate,
+            batch_size=case.batch // accelerator.num_processes // case.accumulate,
             accumulate=case.accumulate,
             labelled=case.labelled,
             optimizer=torch.optim.Adam,
@@ -114,6 +117,7 @@ def check(case: Case, ranks: Sequence[dict[str, Any]]) -> None:
     balancer = build(case.name, TASKS).double()
     parameters, decided = textbook(
         balancer,
+        batch_size=case.batch,
         labelled=case.labelled,
         norm_parts=len(ranks) if case.norm else 0,
         at_features=case.gradients == "features",
