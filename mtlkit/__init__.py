@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mtlkit.api import create, fit, load, names
     from mtlkit.backbone import Backbone, Features, FeatureSpec
     from mtlkit.balancer import Columns, LossBalancer, StepStats
-    from mtlkit.data import Dataset, DatasetSpec, Sample, Samples, TargetSpec
+    from mtlkit.data import DataProblem, Dataset, DatasetSpec, Sample, Samples, TargetSpec
     from mtlkit.errors import ConfigError, DataError, MtlkitError
     from mtlkit.head import Head
     from mtlkit.model import Model
@@ -26,7 +26,7 @@ _HOMES = {
     "api": ("create", "fit", "load", "names"),
     "backbone": ("Backbone", "Features", "FeatureSpec"),
     "balancer": ("Columns", "LossBalancer", "StepStats"),
-    "data": ("Dataset", "DatasetSpec", "Sample", "Samples", "TargetSpec"),
+    "data": ("DataProblem", "Dataset", "DatasetSpec", "Sample", "Samples", "TargetSpec"),
     "errors": ("ConfigError", "DataError", "MtlkitError"),
     "head": ("Head",),
     "model": ("Model",),
@@ -39,6 +39,7 @@ __all__ = [
     "Columns",
     "ConfigError",
     "DataError",
+    "DataProblem",
     "Dataset",
     "DatasetSpec",
     "Decoded",

@@ -19,7 +19,7 @@ from mtlkit.build import (
     model_config,
 )
 from mtlkit.config import from_mapping, plugins, to_mapping
-from mtlkit.data import Split
+from mtlkit.data import SPLITS, Split, left_out
 from mtlkit.errors import CheckpointError
 from mtlkit.model import Model
 from mtlkit.predict import predict_files as predict_with
@@ -150,11 +150,15 @@ def describe(run: Run) -> None:
     shared = sum(p.numel() for p in sharing.shared)
     own = {id: sum(p.numel() for p in parameters) for id, parameters in sharing.own.items()}
     processes = run.accelerator.num_processes
-    sizes = ", ".join(f"{count} {split}" for split, count in run.dataset.spec.sizes.items())
+    sizes = ", ".join(f"{run.dataset.spec.sizes.get(split, 0)} {split}" for split in SPLITS)
     height, width = model.image_size
     names = {kind: run.config[kind]["name"] for kind in ("data", "backbone", "balancer")}
     effective = settings.batch_size * processes * settings.accumulate
     run.say(f"data      {names['data']}: {sizes}; {height} x {width} px")
+    if run.dataset.problems:
+        number = len(run.dataset.problems)
+        run.say(f"          {number} problem{'s' * (number != 1)}, which mtlkit data check names; "
+                f"left out: {left_out(run.dataset.problems) or 'nothing'}")  # fmt: skip
     run.say(f"network   {names['backbone']}: {shared:,} shared parameters; of each task's own "
             + ", ".join(f"{id} {count:,}" for id, count in own.items()))  # fmt: skip
     if sharing.unused:

@@ -17,8 +17,14 @@ from mtlkit.registry import Component
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
 from mtlkit.source import BARE, COMMAND_LINE, PYTHON, Given, Layer, is_slot, label
 
-DEFAULTS = {"tasks": "seg,cls,bbox", "backbone": "timm", "balancer": "equal", "data": "shapes"}
-"""What a run is made of when its user names nothing."""
+DEFAULTS = {
+    "tasks": "seg,cls,bbox",
+    "backbone": "timm",
+    "balancer": "equal",
+    "data": "shapes",
+    "reader": "folder",
+}
+"""What a run is made of when its user names nothing; the reader is for a folder without a name."""
 
 SLOTS = {"backbone": "backbone", "balancer": "balancer", "data": "dataset"}
 """Options that choose a component, and its kind; tasks and heads have their own."""

@@ -1,13 +1,23 @@
 """Dataset: where images and labels come from."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from mtlkit.errors import DataError
 
 Kind = Literal["mask", "class", "box", "map", "vector"]
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Sample = dict[str, Any]
+SHOWN = 5
+"""Problems that one error names."""
+LONGEST = 500
+"""Characters of a problem's text: it may quote a file."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,48 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
+@dataclass(frozen=True)
+class DataProblem:
+    """Something bad in the data, and what a run that goes on does without.
+
+    Args:
+        text: the file and what is wrong with it.
+        sample: whether a sample is left out for it.
+        labels: of one sample, the labels that are left out for it.
+    """
+
+    text: str
+    sample: bool = False
+    labels: tuple[str, ...] = ()
+
+
+def one_line(text: str, /) -> str:
+    """A text that may quote a file, short and without what a terminal would not print."""
+    words = " ".join(text[:LONGEST].split()) + "..." * (len(text) > LONGEST)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
+class BadData(DataError):
+    """Data is refused.
+
+    Args:
+        message: names the first few problems.
+        problems: all of them.
+    """
+
+    def __init__(self, message: str, problems: Sequence[DataProblem], /) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+def left_out(problems: Sequence[DataProblem], /) -> str:
+    """``1 sample, 2 x seg, 1 x bbox``: what a run goes on without."""
+    samples = sum(problem.sample for problem in problems)
+    labels = Counter(label for problem in problems for label in problem.labels)
+    parts = [f"{samples} sample{'s' * (samples != 1)}"] if samples else []
+    return ", ".join([*parts, *(f"{number} x {name}" for name, number in labels.items())])
+
+
 class Dataset(ABC):
     """Images with labels, in three splits.
 
@@ -74,12 +126,49 @@ class Dataset(ABC):
     ``map``: ``tv_tensors.Mask`` float32 [C, H, W]; ``vector``: float32 [C].
 
     Images may differ in size. Resizing and augmentation are the framework's work, not the
-    reader's. The constructor checks all that a run will need.
+    reader's. The constructor checks all that a run will need, and raises a ``DataError`` for what
+    is bad. A reader that can do without a bad sample or label takes the option
+    ``on_bad: Literal["raise", "skip"] = "raise"`` and hands what it found to :meth:`set_aside`.
     """
 
     spec: DatasetSpec
     image_size: int = 256
     """Side to which images are resized, in pixels, unless the user says otherwise."""
+    problems: Sequence[DataProblem] = ()
+    """What is bad and left out, all of it; :meth:`set_aside` sets it."""
+
+    def set_aside(
+        self,
+        where: Path | str,
+        problems: Sequence[DataProblem],
+        on_bad: Literal["raise", "skip"],
+        /,
+    ) -> None:
+        """Refuse bad data, or note in ``problems`` what is left out.
+
+        The last thing in a constructor: ``spec`` is that of the samples and labels that are left.
+
+        Args:
+            where: the folder of the data, which the texts of problems need not repeat.
+            problems: all that was found.
+            on_bad: what the user wants.
+
+        Raises:
+            DataError: there are problems and the user wants to know, or nothing is left to train
+                on. It names the first few problems and how many more there are.
+        """
+        inside = f"{where}{os.sep}"
+        short = [replace(p, text=one_line(p.text.replace(inside, ""))) for p in problems]
+        empty = not self.spec.sizes.get("train")
+        if short and (empty or on_bad == "raise"):
+            named = "; ".join(problem.text for problem in short[:SHOWN])
+            more = f"; and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
+            number = "1 problem" if len(short) == 1 else f"{len(short)} problems"
+            way = "" if empty else ", or go on without it by --data.on-bad skip"
+            none = "nothing is left to train on: " if empty else ""
+            message = f"{none}{number} in {where}: {named}{more}. Mend, replace or remove what is "
+            raise BadData(f"{message}named{way}", short)
+        self.problems = tuple(short)
 
     @abstractmethod
     def split(self, name: Split, /) -> Samples:

@@ -61,12 +61,14 @@ def read_voc(path: Path, /) -> Box | None:
     """The largest box of a Pascal VOC file, whose pixels count from 1 and include both ends."""
     try:
         root = ElementTree.parse(path).getroot()
-        boxes = [_voc_box(node) for node in root.iter("bndbox")]
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:
         raise DataError(f"{path}: not readable as XML ({error})") from error
-    except (TypeError, ValueError) as error:
+    try:
+        boxes = [_voc_box(node) for node in root.iter("bndbox")]
+    except ValueError as error:
         raise DataError(f"{path}: a <bndbox> lacks a number xmin, ymin, xmax or ymax") from error
-    _refuse_faults(path, boxes)
+    if fault := first_fault(boxes):
+        raise DataError(f"{path}: {fault}; correct or remove it")
     return largest(boxes)
 
 
@@ -77,29 +79,45 @@ def _voc_box(node: ElementTree.Element) -> Box:
     return left - 1, top - 1, right, bottom
 
 
-def read_coco(path: Path, /) -> dict[str, Box | None]:
-    """The largest box of every image in a COCO file, crowds left out, by the image's file name."""
+def read_coco(path: Path, /) -> tuple[dict[str, Box | None], dict[str, str]]:
+    """The largest box of every image in a COCO file, by the image's file name; crowds do not count.
+
+    Returns:
+        Boxes, and for the images that have none because one is wrong, what is wrong.
+
+    Raises:
+        DataError: nothing in the file can be trusted.
+    """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
         names = {image["id"]: str(image["file_name"]) for image in tree["images"]}
+        if len(set(names.values())) < len(tree["images"]):
+            raise ValueError("an image is listed twice")
         boxes: dict[Any, list[Box]] = {key: [] for key in names}
+        faults: dict[str, str] = {}
         for note in tree["annotations"]:
-            if not note.get("iscrowd") and "bbox" in note:
+            found = boxes[note["image_id"]]
+            if note.get("iscrowd") or "bbox" not in note:
+                continue
+            try:
                 left, top, width, height = (float(number) for number in note["bbox"])
-                boxes[note["image_id"]].append((left, top, left + width, top + height))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            except (OverflowError, TypeError, ValueError):
+                faults[names[note["image_id"]]] = "a bbox is not four numbers [x, y, width, height]"
+            else:
+                found.append((left, top, left + width, top + height))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: not in COCO format ({type(error).__name__}: {error}); it needs images with "
             "id and file_name, and annotations with image_id and bbox [x, y, width, height]"
         ) from error
-    for key, found in boxes.items():
-        _refuse_faults(f"{path}: {names[key]}", found)
-    return {names[key]: largest(found) for key, found in boxes.items()}
+    for key, name in names.items():
+        if name not in faults and (fault := first_fault(boxes[key])):
+            faults[name] = f"{fault}; correct or remove it"
+    return {name: largest(boxes[key]) for key, name in names.items() if name not in faults}, faults
 
 
-def _refuse_faults(where: Path | str, boxes: Sequence[Box]) -> None:
-    for box in boxes:
-        if fault := box_fault(box):
-            raise DataError(f"{where}: {fault}; correct or remove it")
+def first_fault(boxes: Sequence[Box], /) -> str | None:
+    """What is wrong with the first wrong box."""
+    return next(filter(None, map(box_fault, boxes)), None)

@@ -1,38 +1,46 @@
 """What lies in one ``images/`` folder and beside it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtlkit import DataError
+from mtlkit import DataError, DataProblem
 
 from ._boxes import Box, read_coco, read_voc
-from ._images import IMAGE_SUFFIXES, check_all, files_in, refuse
-from ._labels import Names, Row, read_table
+from ._images import IMAGE_SUFFIXES, files_in, in_parallel, noting
+from ._labels import Names, Table, read_table
 from ._samples import shuffled
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
-    """Pictures and raw labels, all by the picture's id: its path in ``images/`` without suffix."""
+    """Pictures and raw labels, all by the picture's id: its path in ``images/`` without suffix.
+
+    Args:
+        folder: that holds ``images/``.
+        images: all pictures, the bad ones too.
+        bad: pictures that cannot be used.
+        problems: found so far, with the files that belong to no picture.
+    """
 
     folder: Path
     images: dict[str, Path]
+    bad: set[str] = field(default_factory=set)
     masks: dict[str, Path] = field(default_factory=dict)
     boxes: dict[str, Box] = field(default_factory=dict)
-    columns: list[str] = field(default_factory=list)
-    rows: dict[str, Row] = field(default_factory=dict)
+    table: Table = field(default_factory=Table)
+    problems: list[DataProblem] = field(default_factory=list)
 
 
 def find_parts(root: Path, /) -> dict[str, Part]:
     """The parts by split, or one part called ``all``."""
     if (root / "images").is_dir():
-        return {"all": read_part(root)}
+        return {"all": read_part(root, splits=True)}
     folders = {split: root / split for split in ("train", "val", "test")}
     parts = {
-        split: read_part(folder)
+        split: read_part(folder, splits=False)
         for split, folder in folders.items()
         if (folder / "images").is_dir()
     }
@@ -44,86 +52,112 @@ def find_parts(root: Path, /) -> dict[str, Part]:
     return parts
 
 
-def read_part(folder: Path, /) -> Part:
-    """Find the pictures of one folder and read the labels beside them."""
-    images = by_id(folder / "images", IMAGE_SUFFIXES)
+def read_part(folder: Path, /, *, splits: bool) -> Part:
+    """Find the pictures of one folder and read the labels beside them.
+
+    Args:
+        folder: that holds ``images/``.
+        splits: whether a column ``split`` of ``labels.csv`` decides.
+
+    Raises:
+        DataError: there are no pictures, or labels that cannot be told apart.
+    """
+    images, faults = by_id(folder / "images", IMAGE_SUFFIXES)
     if not images:
         raise DataError(
             f"{folder / 'images'}: holds no picture; put files there that end in "
             f"{', '.join(IMAGE_SUFFIXES)}"
         )
+    part = Part(folder, images, bad=set(faults))
+    part.problems += [DataProblem(fault, sample=True) for fault in faults.values()]
     names = Names({id: path.relative_to(folder / "images") for id, path in images.items()})
     table = folder / "labels.csv"
-    columns, rows = read_table(table, names) if table.is_file() else ([], {})
-    return Part(
-        folder=folder,
-        images=images,
-        masks=find_masks(folder, images),
-        boxes=read_boxes(folder, images, names),
-        columns=columns,
-        rows=rows,
-    )
+    if table.is_file():
+        part.table = read_table(table, names, splits=splits)
+        part.problems += part.table.problems
+    find_masks(part)
+    find_boxes(part, names)
+    return part
 
 
-def by_id(folder: Path, suffixes: Iterable[str], /) -> dict[str, Path]:
-    """Files below a folder by their path in it without suffix."""
+def by_id(folder: Path, suffixes: Iterable[str], /) -> tuple[dict[str, Path], dict[str, str]]:
+    """Files below a folder by their path in it without suffix, and what is wrong with any."""
     found: dict[str, Path] = {}
-    problems: list[str] = []
+    faults: dict[str, str] = {}
     for path in files_in(folder, suffixes):
         id = path.relative_to(folder).with_suffix("").as_posix()
         if id in found:
-            problems.append(f"{path}: differs from {found[id].name} in its suffix alone")
+            faults[id] = f"{path}: differs from {found[id].name} in its suffix alone"
+        elif id.encode(errors="replace").decode() != id:
+            faults[id] = f"{path}: its name is not UTF-8; rename it"
         found[id] = path
-    refuse(folder, problems)
-    return found
+    return found, faults
 
 
-def find_masks(folder: Path, images: Mapping[str, Path], /) -> dict[str, Path]:
-    """Mask files by id; each belongs to a picture."""
-    place = folder / "masks"
+def find_masks(part: Part, /) -> None:
+    """Mask files; each belongs to a picture."""
+    place = part.folder / "masks"
     if not place.is_dir():
-        return {}
-    masks = by_id(place, MASK_SUFFIXES)
+        return
+    masks, faults = by_id(place, MASK_SUFFIXES)
     if not masks:
         raise DataError(
             f"{place}: holds no mask; put PNG files there called like the images (JPEG alters the "
             "class ids), or remove the folder"
         )
-    refuse(folder, [f"{path}: has no image" for id, path in masks.items() if id not in images])
-    return masks
+    part.masks = keep(part, "seg", masks, faults)
 
 
-def read_boxes(folder: Path, images: Mapping[str, Path], names: Names, /) -> dict[str, Box]:
-    """Boxes by id, from ``boxes.json`` or ``boxes/*.xml``; what has none is left out."""
-    coco, voc = folder / "boxes.json", folder / "boxes"
+def keep(
+    part: Part, label: str, files: Mapping[str, Path], faults: Mapping[str, str], /
+) -> dict[str, Path]:
+    """The label files that belong to a picture and can be told apart."""
+    part.problems += [
+        DataProblem(f"{path}: has no image") for id, path in files.items() if id not in part.images
+    ]
+    lost = {id: text for id, text in faults.items() if id in part.images}
+    part.problems += [
+        DataProblem(text, labels=() if id in part.bad else (label,)) for id, text in lost.items()
+    ]
+    return {id: path for id, path in files.items() if id in part.images and id not in lost}
+
+
+def find_boxes(part: Part, names: Names, /) -> None:
+    """Boxes of ``boxes.json`` or ``boxes/*.xml``; a picture without one is left out."""
+    coco, voc = part.folder / "boxes.json", part.folder / "boxes"
     if coco.is_file() and voc.is_dir():
-        raise DataError(f"{folder}: holds boxes.json and boxes/; keep one of them")
+        raise DataError(f"{part.folder}: holds boxes.json and boxes/; keep one of them")
     found: dict[str, Box | None] = {}
+    faults: dict[str, str] = {}
     if coco.is_file():
-        by_name = read_coco(coco)
-        ids = dict(zip(by_name, resolve(folder, coco, by_name, names.find), strict=True))
-        found = {ids[name]: box for name, box in by_name.items()}
+        boxes, wrong = read_coco(coco)
+        for name in (*boxes, *wrong):
+            try:
+                id = names.find(name)
+            except KeyError as error:
+                part.problems.append(DataProblem(f"{coco}: {error.args[0]}"))
+                continue
+            if id in found or id in faults:
+                faults[id] = f"{coco}: '{id}' is listed twice"
+            elif name in wrong:
+                faults[id] = f"{coco}: {name}: {wrong[name]}"
+            else:
+                found[id] = boxes[name]
     elif voc.is_dir():
-        files = by_id(voc, (".xml",))
+        files, twice = by_id(voc, (".xml",))
         if not files:
             raise DataError(f"{voc}: holds no .xml file; put some there or remove the folder")
-        refuse(folder, [f"{path}: has no image" for id, path in files.items() if id not in images])
-        found = dict(zip(files, check_all(folder, files.values(), read_voc), strict=True))
-    return {id: box for id, box in found.items() if box is not None}
+        files = keep(part, "bbox", files, twice)
 
+        def read(id: str) -> None:
+            with noting(faults, id):
+                found[id] = read_voc(files[id])
 
-def resolve(
-    folder: Path, file: Path, names: Iterable[str], find: Callable[[str], str], /
-) -> list[str]:
-    """The ids that the names in a file mean."""
-    ids, problems = [], []
-    for name in names:
-        try:
-            ids.append(find(name))
-        except KeyError as error:
-            problems.append(f"{file}: {error.args[0]}")
-    refuse(folder, problems)
-    return ids
+        in_parallel(read, files)
+    part.problems += [
+        DataProblem(text, labels=() if id in part.bad else ("bbox",)) for id, text in faults.items()
+    ]
+    part.boxes = {id: box for id, box in found.items() if box is not None and id not in faults}
 
 
 def deal(
@@ -132,10 +166,23 @@ def deal(
     """The pictures of each split, in an order made from their ids.
 
     The part of a split is that split; else the ``split`` column says; else a share of the
-    pictures, chosen by their ids alone, is taken from the only part or from train.
+    pictures, chosen by their ids alone, is taken from the only part or from train. Bad pictures
+    are dealt too, and then left out: they move no other.
     """
-    if "all" in parts and "split" in next(iter(parts["all"].rows.values()), {}):
-        return by_column(parts["all"])
+    if "all" in parts and parts["all"].table.splits:
+        splits = by_column(parts["all"])
+    else:
+        splits = by_share(parts, val_share, test_share)
+    return {
+        name: [(part, id) for part, id in split if id not in part.bad]
+        for name, split in splits.items()
+    }
+
+
+def by_share(
+    parts: Mapping[str, Part], val_share: float, test_share: float, /
+) -> dict[str, list[tuple[Part, str]]]:
+    """The splits that folders give, and shares where they do not."""
     splits = {
         split: [(part, id) for id in shuffled(part.images)]
         for split, part in parts.items()
@@ -153,15 +200,17 @@ def deal(
 
 def by_column(part: Part, /) -> dict[str, list[tuple[Part, str]]]:
     """The splits that ``labels.csv`` gives."""
-    refuse(
-        part.folder,
-        [
-            f"{path}: has no line in labels.csv, whose column 'split' must name every picture"
-            for id, path in part.images.items()
-            if id not in part.rows
-        ],
-    )
+    unplaced = part.images.keys() - part.table.rows.keys() - part.table.bad
+    part.problems += [
+        DataProblem(
+            f"{part.images[id]}: has no line in labels.csv, whose column 'split' must name every "
+            "picture",
+            sample=id not in part.bad,
+        )
+        for id in sorted(unplaced)
+    ]
+    part.bad |= unplaced | part.table.bad
     splits: dict[str, list[tuple[Part, str]]] = {"train": [], "val": [], "test": []}
-    for id in shuffled(part.rows):
-        splits[part.rows[id]["split"]].append((part, id))
+    for id in shuffled(part.table.rows):
+        splits[part.table.rows[id]["split"]].append((part, id))
     return splits

@@ -1,6 +1,5 @@
 """Picture files: decode, turn upright, convert, check."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-SHOWN = 5
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What is decoded, whatever a file is called: Pillow hands some other formats to programs."""
+LARGEST = 89_478_485
+"""Pixels of a picture, Pillow's limit for one of 256 MiB: a file of some bytes may claim more."""
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,8 +50,11 @@ def read_mask(path: Path, /) -> Pixels:
     with _opened(path) as image:
         upright = UPRIGHT.get(_orientation(image))
         ids = np.array(image if upright is None else image.transpose(upright))
+        bands = image.getbands()
+    if bands[-1:] == ("A",):
+        ids = ids[..., : len(bands) - 1]
     if ids.ndim == 3:
-        if (ids[..., :3] != ids[..., :1]).any():
+        if len(bands) > 2 and (bands[:3] != ("R", "G", "B") or (ids != ids[..., :1]).any()):
             raise DataError(f"{path}: a colour picture; a mask holds one class id per pixel")
         ids = ids[..., 0]
     if ids.dtype.kind == "f" or ids.min() < 0 or ids.max() > 255:
@@ -66,41 +71,28 @@ def check_image(path: Path, /) -> tuple[int, int]:
         sideways = _orientation(image) >= 5
         image.draft("L", (1, 1))
         image.load()
-        if image.mode == "F":
-            _to_rgb(image)
+        _to_rgb(image.crop((0, 0, 1, 1)))
     return (width, height) if sideways else (height, width)
 
 
-def check_all(
-    root: Path, items: Iterable[Item], check: Callable[[Item], Result], /
-) -> list[Result]:
-    """What ``check`` returns for each item, in order, by a pool of threads.
+def check_size(height: int, width: int, /) -> None:
+    """Refuse to make room for a picture that cannot be meant.
 
     Raises:
-        DataError: ``check`` raised one for some items; the first few and their number are named.
+        ValueError: it has no pixels or too many.
     """
+    if not 0 < height * width <= LARGEST:
+        raise ValueError(
+            f"{width}x{height} pixels, a decompression bomb; cut it or scale it down"
+            if height * width
+            else "no pixels"
+        )
 
-    def outcome(item: Item) -> Result | DataError:
-        try:
-            return check(item)
-        except DataError as error:
-            return error
 
+def in_parallel(check: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
+    """What ``check`` returns for each item, in order, by a pool of threads."""
     with ThreadPoolExecutor() as pool:
-        outcomes = list(pool.map(outcome, items))
-    refuse(root, [str(problem) for problem in outcomes if isinstance(problem, DataError)])
-    return [result for result in outcomes if not isinstance(result, DataError)]
-
-
-def refuse(root: Path, problems: list[str], /) -> None:
-    """Raise one error of one line that names the first few problems, if there is any."""
-    if not problems:
-        return
-    short = [problem.replace(f"{root}{os.sep}", "") for problem in problems[:SHOWN]]
-    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    files = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    line = " ".join(f"{files} in {root}: {'; '.join(short)}{more}".split())
-    raise DataError(f"{line}. Mend, replace or remove what is named")
+        return list(pool.map(check, items))
 
 
 def files_in(folder: Path, suffixes: Iterable[str], /) -> list[Path]:
@@ -114,13 +106,23 @@ def files_in(folder: Path, suffixes: Iterable[str], /) -> list[Path]:
 
 
 @contextmanager
+def noting(faults: dict[str, str], what: str, /) -> Iterator[None]:
+    """Keep the text of a :class:`DataError` under ``what`` and go on."""
+    try:
+        yield
+    except DataError as error:
+        faults[what] = str(error)
+
+
+@contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(image.height, image.width)
             yield image
-    except (DataError, FileNotFoundError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # Pillow's decoders raise nearly every kind on broken files
         raise DataError(f"{path}: cannot be decoded ({_reason(error, path)})") from error
@@ -128,15 +130,18 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
+        if not path.stat().st_size:
+            return "the file is empty"
         return "not a picture in a known format"
     return str(error).replace(str(path), path.name) or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        found = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF data is common, and no reason to refuse the picture
         return 1
+    return found if found in UPRIGHT else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,11 +2,10 @@
 
 import csv
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtlkit import DataError
-
-from ._images import refuse
+from mtlkit import DataError, DataProblem
 
 SPLITS = ("train", "val", "test")
 NOT_CLASSES = ("id", "split")
@@ -43,8 +42,46 @@ class Names:
         return id
 
 
-def read_table(path: Path, names: Names, /) -> tuple[list[str], dict[str, Row]]:
-    """The class columns of a ``labels.csv`` in order, and its rows by the picture's id."""
+@dataclass
+class Table:
+    """What a ``labels.csv`` says.
+
+    Args:
+        classes: its columns of class labels, in order.
+        splits: whether its column ``split`` decides where a picture belongs.
+        rows: by the picture's id.
+        bad: pictures without a row because a line of theirs cannot be used.
+        problems: lines that cannot be used.
+    """
+
+    classes: list[str] = field(default_factory=list)
+    splits: bool = False
+    rows: dict[str, Row] = field(default_factory=dict)
+    bad: set[str] = field(default_factory=set)
+    problems: list[DataProblem] = field(default_factory=list)
+
+    def add(self, id: str, row: Row, where: str, fault: str | None, /) -> None:
+        """Keep a row, or leave out all that the table says of a picture."""
+        if fault is None and (id in self.rows or id in self.bad):
+            fault = f"'{id}' has a line already"
+        if fault is None and self.splits and row["split"] not in SPLITS:
+            fault = f"split '{row['split']}' is none of {', '.join(SPLITS)}"
+        if fault is None:
+            self.rows[id] = row
+            return
+        filled = {**row, **self.rows.pop(id, {})}
+        lost = () if id in self.bad or self.splits else tuple(c for c in self.classes if filled[c])
+        sample = self.splits and id not in self.bad
+        self.problems.append(DataProblem(f"{where}: {fault}", sample, lost))
+        self.bad.add(id)
+
+
+def read_table(path: Path, names: Names, /, *, splits: bool) -> Table:
+    """Read a ``labels.csv``; ``splits`` is whether a column ``split`` would decide.
+
+    Raises:
+        DataError: it is no table, or its columns cannot be meant.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -54,26 +91,19 @@ def read_table(path: Path, names: Names, /) -> tuple[list[str], dict[str, Row]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error}); mend it") from error
     check_columns(path, columns)
-    rows: dict[str, Row] = {}
-    problems: list[str] = []
+    classes = [column for column in columns if column not in NOT_CLASSES]
+    table = Table(classes, splits and "split" in columns)
     for number, line in lines:
         where = f"{path}: line {number}"
-        if None in line or None in line.values():
-            problems.append(f"{where} has not {len(columns)} cells")
-            continue
-        row = {column: cell.strip() for column, cell in line.items()}
+        row = {column: (line[column] or "").strip() for column in columns}
+        ragged = None in line or None in line.values()
         try:
             id = names.find(row["id"])
         except KeyError as error:
-            problems.append(f"{where}: {error.args[0]}")
-            continue
-        if id in rows:
-            problems.append(f"{where}: '{id}' has a line already")
-        if row.get("split", "train") not in SPLITS:
-            problems.append(f"{where}: split '{row['split']}' is none of {', '.join(SPLITS)}")
-        rows[id] = row
-    refuse(path.parent, problems)
-    return [column for column in columns if column not in NOT_CLASSES], rows
+            table.problems.append(DataProblem(f"{where}: {error.args[0]}"))
+        else:
+            table.add(id, row, where, f"has not {len(columns)} cells" if ragged else None)
+    return table
 
 
 def check_columns(path: Path, columns: list[str], /) -> None:
@@ -110,7 +140,7 @@ def names_of(values: Iterable[str], /) -> tuple[str, ...]:
     A negative number, by which some mean "no class", is no name.
     """
     distinct = sorted(value for value in set(values) if not _is_negative(value))
-    return tuple(sorted(distinct, key=int) if all(v.isdecimal() for v in distinct) else distinct)
+    return tuple(sorted(distinct, key=int) if all(map(_is_number, distinct)) else distinct)
 
 
 def class_index(value: str, names: tuple[str, ...], /) -> int:
@@ -121,16 +151,20 @@ def class_index(value: str, names: tuple[str, ...], /) -> int:
     """
     if value in names:
         return names.index(value)
-    if value.isdecimal() and int(value) < len(names):
+    if _is_number(value) and int(value) < len(names):
         return int(value)
     if _is_negative(value):
         raise KeyError(
             f"class id {value} is out of range; leave the cell empty for a missing label"
         )
-    what = "class id" if value.isdecimal() else "class"
+    what = "class id" if _is_number(value) else "class"
     known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     raise KeyError(f"{what} {value} is out of range; there are {len(names)} classes: {known}")
 
 
 def _is_negative(value: str) -> bool:
     return value.startswith("-") and value[1:].isdecimal()
+
+
+def _is_number(value: str) -> bool:
+    return value.isdecimal() and len(value) < 10

@@ -9,7 +9,6 @@ from torchvision import datasets
 from mtlkit import DataError
 
 from ._boxes import Box
-from ._images import refuse
 from ._samples import shuffled
 
 FOLDER = "oxford-iiit-pet"
@@ -18,13 +17,13 @@ NUM_BREEDS = 37
 
 @dataclass(frozen=True)
 class Pet:
-    """One line of the lists, with its files."""
+    """One line of the lists, with its files; ``trimap`` is None for a bad one."""
 
     id: str
     breed: int
     species: int
     image: Path
-    trimap: Path
+    trimap: Path | None
     head: Box | None = None
 
 
@@ -47,14 +46,13 @@ def find_root(root: Path, download: bool, /) -> Path:
 
 
 def read_list(root: Path, name: str, /) -> dict[str, Pet]:
-    """The pictures that ``annotations/<name>.txt`` lists, by id; all their files are there."""
+    """The pictures that ``annotations/<name>.txt`` lists, by id."""
     path = root / "annotations" / f"{name}.txt"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); restore it") from error
     pets: dict[str, Pet] = {}
-    missing: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -62,8 +60,6 @@ def read_list(root: Path, name: str, /) -> dict[str, Pet]:
         if pet.id in pets:
             raise DataError(f"{path}, line {number}: {pet.id} is listed twice; remove one line")
         pets[pet.id] = pet
-        missing += [f"{file}: missing" for file in (pet.image, pet.trimap) if not file.is_file()]
-    refuse(root, missing)
     if not pets:
         raise DataError(f"{path}: lists no picture; restore it")
     return pets

@@ -25,4 +25,9 @@ def as_box(box: Box, size: tuple[int, ...], /) -> tv_tensors.BoundingBoxes:
 
 def shuffled(ids: Iterable[str], /) -> list[str]:
     """The ids in an order that depends on nothing but the ids themselves."""
-    return sorted(ids, key=lambda id: hashlib.blake2b(id.encode(), digest_size=8).digest())
+
+    def place(id: str) -> bytes:
+        # a file's name need not be text, and then holds surrogates
+        return hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest()
+
+    return sorted(ids, key=place)

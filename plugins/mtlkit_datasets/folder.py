@@ -1,7 +1,7 @@
 """A person's own pictures: a folder of images, and beside it whatever labels there are."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from mtlkit import DataError, Dataset, DatasetSpec, Sample, TargetSpec
+from mtlkit import DataError, DataProblem, Dataset, DatasetSpec, Sample, TargetSpec
 
 from ._boxes import Box, box_fault, clipped
 from ._folder_parts import Part, deal, find_parts
-from ._images import check_all, check_image, described, read_image, read_mask, refuse
+from ._images import check_image, described, in_parallel, noting, read_image, read_mask
 from ._labels import class_index, names_of, read_names
 from ._samples import as_box, as_image
 
@@ -31,6 +31,21 @@ class Picture:
     mask: Path | None = None
     box: Box | None = None
     classes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Looked:
+    """A picture after a look at its files.
+
+    Args:
+        picture: without its bad labels; None when it is bad itself.
+        ids: the classes in its mask.
+        problems: what is wrong with its files.
+    """
+
+    picture: Picture | None
+    ids: list[int]
+    problems: list[DataProblem]
 
 
 class Folder(Dataset):
@@ -54,6 +69,8 @@ class Folder(Dataset):
         masks: ``ids`` when masks hold class ids, ``binary`` when 0 is background and every other
             value foreground.
         verify: decode every file at the start, so that a broken one cannot end a run.
+        on_bad: ``skip`` leaves out every sample or label that is bad and counts them; what makes a
+            whole table useless is an error all the same.
 
     Raises:
         ValueError: a share is outside [0, 1), or nothing is left to train on.
@@ -68,6 +85,7 @@ class Folder(Dataset):
         test_share: float = 0.15,
         masks: Masks = "ids",
         verify: bool = True,
+        on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             if not 0 <= share < 1:
@@ -75,28 +93,29 @@ class Folder(Dataset):
         self.root = Path(root)
         self.masks: Masks = masks
         parts = find_parts(self.root)
-        columns = list(dict.fromkeys(name for part in parts.values() for name in part.columns))
+        columns = list(dict.fromkeys(c for part in parts.values() for c in part.table.classes))
         classes = {column: self._class_names(column, parts.values()) for column in columns}
         dealt = deal(parts, val_share, test_share)
-        if not dealt["train"]:
+        if not (dealt["train"] or any(part.problems for part in parts.values())):
             raise ValueError(
                 f"{self.root}: no picture is left to train on; add pictures, or lower val_share "
                 f"({val_share}) and test_share ({test_share})"
             )
-        self._splits = {split: pictures(self.root, dealt[split], classes) for split in dealt}
+        problems = [problem for part in parts.values() for problem in part.problems]
+        splits = {name: pictures(dealt[name], classes, problems) for name in dealt}
         self._names = read_names(self.root / "seg_classes.txt")
         if masks == "binary":
             self._names = self._names or ("background", "foreground")
-        everything = [picture for split in self._splits.values() for picture in split]
-        self._look_through(everything, verify)
+        self._splits = self._look_through(splits, verify, problems)
         self.spec = self._describe(classes)
+        self.set_aside(self.root, problems, on_bad)
 
     def split(self, name: Literal["train", "val", "test"], /) -> "FolderSamples":
         """The samples of one split."""
         return FolderSamples(self._splits[name], self.masks)
 
     def _class_names(self, column: str, parts: Iterable[Part]) -> tuple[str, ...]:
-        values = (row.get(column) for part in parts for row in part.rows.values())
+        values = (row.get(column) for part in parts for row in part.table.rows.values())
         given = read_names(self.root / f"{column}_classes.txt")
         names = given or names_of(value for value in values if value)
         if not names:
@@ -106,23 +125,49 @@ class Folder(Dataset):
             )
         return names
 
-    def _look_through(self, everything: list[Picture], verify: bool) -> None:
-        """Check the files, and learn the mask's classes from them when nothing names these."""
-        if verify:
-            found = check_all(self.root, everything, self._check)
-        elif self._names is None:
-            found = check_all(self.root, everything, self._mask_ids)
-        if self._names is None and any(picture.mask for picture in everything):
-            self._names = counted_classes(self.root, everything, found)
+    def _look_through(
+        self, splits: Mapping[str, list[Picture]], verify: bool, problems: list[DataProblem]
+    ) -> dict[str, list[Picture]]:
+        """Check the files, and learn the mask's classes from them when nothing names these.
 
-    def _check(self, picture: Picture) -> list[int]:
-        """The class ids in a picture's mask."""
-        size = check_image(picture.image)
-        if picture.box and (fault := box_fault(picture.box, size)):
-            raise DataError(f"{picture.image}: {fault}")
-        return self._mask_ids(picture, size)
+        Returns:
+            The splits without what is bad, which is added to ``problems``.
+        """
+        if not verify and self._names is not None:
+            return dict(splits)
+        look = self._look if verify else self._look_at_mask
+        looked = {name: in_parallel(look, split) for name, split in splits.items()}
+        everything = [found for split in looked.values() for found in split]
+        if self._names is None and any(found.ids for found in everything):
+            self._names = count_classes(self.root, everything)
+        problems += sorted(
+            (p for found in everything for p in found.problems), key=lambda p: p.text
+        )
+        return {
+            name: [found.picture for found in split if found.picture is not None]
+            for name, split in looked.items()
+        }
 
-    def _mask_ids(self, picture: Picture, size: tuple[int, int] | None = None) -> list[int]:
+    def _look(self, picture: Picture) -> Looked:
+        faults: dict[str, str] = {}
+        size, ids = None, []
+        with noting(faults, "image"):
+            size = check_image(picture.image)
+        with noting(faults, "seg"):
+            ids = self._mask_ids(picture, size)
+        if picture.box and size and (fault := box_fault(picture.box, size)):
+            faults["bbox"] = f"{picture.image}: {fault}"
+        return looked(picture, ids, faults)
+
+    def _look_at_mask(self, picture: Picture) -> Looked:
+        faults: dict[str, str] = {}
+        ids: list[int] = []
+        with noting(faults, "seg"):
+            ids = self._mask_ids(picture, None)
+        return looked(picture, ids, faults)
+
+    def _mask_ids(self, picture: Picture, size: tuple[int, int] | None) -> list[int]:
+        """The class ids in a picture's mask, which has that height and width."""
         if picture.mask is None:
             return []
         mask = read_mask(picture.mask)
@@ -181,19 +226,23 @@ class FolderSamples:
 
 
 def pictures(
-    root: Path, dealt: list[tuple[Part, str]], classes: Mapping[str, tuple[str, ...]], /
+    dealt: list[tuple[Part, str]],
+    classes: Mapping[str, tuple[str, ...]],
+    problems: list[DataProblem],
+    /,
 ) -> list[Picture]:
-    """Images with their labels, class labels as numbers."""
-    made, problems = [], []
+    """Images with their labels, class labels as numbers; adds to ``problems``."""
+    made = []
     for part, id in dealt:
-        row = part.rows.get(id, {})
+        row = part.table.rows.get(id, {})
         numbers: dict[str, int] = {}
         for column, names in classes.items():
             if value := row.get(column):
                 try:
                     numbers[column] = class_index(value, names)
                 except KeyError as error:
-                    problems.append(f"{part.folder / 'labels.csv'}: '{id}': {error.args[0]}")
+                    text = f"{part.folder / 'labels.csv'}: '{id}': {error.args[0]}"
+                    problems.append(DataProblem(text, labels=(column,)))
         made.append(
             Picture(
                 id=id,
@@ -207,7 +256,6 @@ def pictures(
                 },
             )
         )
-    refuse(root, problems)
     return made
 
 
@@ -218,24 +266,45 @@ def with_cls(columns: Mapping[str, Value], /) -> dict[str, Value]:
     return {"cls": next(iter(columns.values())), **columns}
 
 
-def counted_classes(
-    root: Path, everything: list[Picture], found: list[list[int]], /
-) -> tuple[str, ...]:
-    """Names ``0`` to the highest id in any mask; every id up to it is in one."""
-    ids = sorted({id for some in found for id in some} - {IGNORED})
-    if len(ids) < 2:
+def looked(picture: Picture, ids: list[int], faults: Mapping[str, str], /) -> Looked:
+    """A picture without what has a fault; faults by ``image`` or the label's name."""
+    spoilt = "image" in faults
+    problems = [
+        DataProblem(text, sample=what == "image", labels=() if spoilt else (what,))
+        for what, text in faults.items()
+    ]
+    if spoilt:
+        return Looked(None, ids, problems)
+    mask = None if "seg" in faults else picture.mask
+    box = None if "bbox" in faults else picture.box
+    return Looked(replace(picture, mask=mask, box=box), ids, problems)
+
+
+def count_classes(root: Path, everything: list[Looked], /) -> tuple[str, ...]:
+    """Names ``0`` to the highest class id that is in any mask with all below it.
+
+    A mask that holds a higher id is bad.
+    """
+    ids = {id for found in everything for id in found.ids} - {IGNORED}
+    number = next(id for id in range(IGNORED + 1) if id not in ids)
+    strange = {id for id in ids if id > number}
+    for found in everything:
+        if found.picture and (beyond := sorted(strange.intersection(found.ids))):
+            text = (
+                f"{found.picture.mask}: class id {beyond[0]} is out of range: no mask holds "
+                f"{number}, and ids run from 0 without a gap unless seg_classes.txt names the "
+                "classes; correct the mask or write that file"
+            )
+            found.problems.append(DataProblem(text, labels=("seg",)))
+            found.picture = replace(found.picture, mask=None)
+    if number < 2:
+        shown = ", ".join(map(str, sorted(ids)[:8])) or "none"
         raise DataError(
-            f"{root}: the masks hold no class id but {ids or 'none'} (255 is 'not labelled'); set "
-            "--data.masks binary if 255 marks the object, or name the classes in seg_classes.txt"
+            f"{root}: the masks hold the class ids {shown}, not 0, 1 and so on (255 is 'not "
+            "labelled'); set --data.masks binary if a number like 255 marks the object, or name "
+            "the classes in seg_classes.txt"
         )
-    if ids != list(range(len(ids))):
-        gap = next(id for index, id in enumerate(ids) if id != index)
-        file = next(p.mask for p, some in zip(everything, found, strict=True) if gap in some)
-        raise DataError(
-            f"{file}: class id {gap} is out of range: ids run from 0 without a gap unless "
-            "seg_classes.txt names the classes; correct the mask or write that file"
-        )
-    return tuple(str(id) for id in ids)
+    return tuple(str(id) for id in range(number))
 
 
 def wrong_size(picture: Picture, mask: tuple[int, ...], image: tuple[int, ...], /) -> str:

@@ -6,12 +6,21 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchvision import tv_tensors
 
-from mtlkit import DataError, Dataset, DatasetSpec, Sample, TargetSpec
+from mtlkit import DataError, DataProblem, Dataset, DatasetSpec, Sample, TargetSpec
 
-from ._boxes import box_fault, clipped, mask_extent, read_voc
-from ._images import Pixels, check_all, check_image, described, read_image, read_mask
+from ._boxes import Box, box_fault, clipped, mask_extent, read_voc
+from ._images import (
+    Pixels,
+    check_image,
+    described,
+    in_parallel,
+    noting,
+    read_image,
+    read_mask,
+)
 from ._pet_lists import Pet, breed_names, find_root, head_file, held_out, read_list
 from ._samples import as_box, as_image, shuffled
 
@@ -38,6 +47,8 @@ class OxfordPets(Dataset):
         val_share: part of trainval kept for validation, in [0, 1).
         download: fetch the dataset into ``root`` when it is not there yet.
         verify: decode every file at the start, so that a broken one cannot end a run.
+        on_bad: ``skip`` leaves out every sample or label whose file is missing or bad and counts
+            them; a mistake in the lists is an error all the same.
 
     Raises:
         ValueError: ``val_share`` is outside [0, 1).
@@ -56,6 +67,7 @@ class OxfordPets(Dataset):
         val_share: float = 0.2,
         download: bool = False,
         verify: bool = True,
+        on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
         if not 0 <= val_share < 1:
             raise ValueError(f"val_share is a part of trainval in [0, 1), got {val_share}")
@@ -63,45 +75,77 @@ class OxfordPets(Dataset):
         self.border = border
         self.boxes = boxes
         self.root = find_root(Path(root), download)
-        trainval, test = (self._listed(name) for name in ("trainval", "test"))
+        self.verify = verify
+        trainval, test = (read_list(self.root, name) for name in ("trainval", "test"))
         pets = {**trainval, **test}
         if len(pets) < len(trainval) + len(test):
             twice = min(trainval.keys() & test.keys())
             raise DataError(f"{self.root}: {twice} is in trainval.txt and in test.txt; remove one")
         self.breeds = breed_names(self.root, pets)
-        has_box = dict.fromkeys(pets, True)
-        if verify:
-            has_box = dict(zip(pets, check_all(self.root, pets.values(), self._check), strict=True))
-        if boxes == "head":
-            has_box = {id: pet.head is not None for id, pet in pets.items()}
+        looked = dict(zip(pets, in_parallel(self._look, pets.values()), strict=True))
         val = held_out(trainval, val_share)
-        self._splits = {
-            "train": [trainval[id] for id in shuffled(trainval.keys() - val)],
-            "val": [trainval[id] for id in shuffled(val)],
-            "test": [test[id] for id in shuffled(test)],
+        ids = {
+            "train": shuffled(trainval.keys() - val),
+            "val": shuffled(val),
+            "test": shuffled(test),
         }
-        self.spec = self._describe(has_box)
+        good = {
+            name: [(pet, box) for id in ids[name] for pet, box, _ in [looked[id]] if pet]
+            for name in ids
+        }
+        self._splits = {name: [pet for pet, _ in split] for name, split in good.items()}
+        self.spec = self._describe(
+            {name: sum(has_box for _, has_box in split) for name, split in good.items()}
+        )
+        problems = [problem for _, _, found in looked.values() for problem in found]
+        self.set_aside(self.root, sorted(problems, key=lambda p: p.text), on_bad)
 
     def split(self, name: Literal["train", "val", "test"], /) -> "PetSamples":
         """The samples of one split."""
         order = {number: index for index, number in enumerate(self.breeds)}
         return PetSamples(self._splits[name], order, self.classes, self.border, self.boxes)
 
-    def _listed(self, name: str) -> dict[str, Pet]:
-        pets = read_list(self.root, name)
-        if self.boxes == "mask":
-            return pets
-        return {pet.id: pet for pet in check_all(self.root, pets.values(), self._with_head)}
+    def _look(self, pet: Pet) -> tuple[Pet | None, bool, list[DataProblem]]:
+        """The pet with the good ones of its files, if any; whether it has a box; what is bad."""
+        faults: dict[str, str] = {}
+        size, found, head = None, None, None
+        with noting(faults, "image"):
+            size = self._size(pet)
+        with noting(faults, "seg"):
+            found = self._values(pet, size)
+        with noting(faults, "bbox"):
+            head = self._head(pet, size)
+        problems = [
+            DataProblem(text, sample=what == "image", labels=self._labels(what, "image" in faults))
+            for what, text in faults.items()
+        ]
+        if "image" in faults:
+            return None, False, problems
+        good = replace(pet, head=head, trimap=None if "seg" in faults else pet.trimap)
+        if self.boxes == "head":
+            return good, head is not None, problems
+        shown = found is None or bool((mask_table(self.border)[found] == 1).any())
+        return good, shown and good.trimap is not None, problems
 
-    def _with_head(self, pet: Pet) -> Pet:
-        file = head_file(self.root, pet.id)
-        return replace(pet, head=read_voc(file)) if file.is_file() else pet
+    def _labels(self, what: str, spoilt: bool) -> tuple[str, ...]:
+        if spoilt:
+            return ()
+        return ("seg", "bbox") if what == "seg" and self.boxes == "mask" else (what,)
 
-    def _check(self, pet: Pet) -> bool:
-        """Whether the trimap shows any pet."""
-        size = check_image(pet.image)
+    def _size(self, pet: Pet) -> tuple[int, int] | None:
+        if not pet.image.is_file():
+            raise DataError(f"{pet.image}: missing")
+        return check_image(pet.image) if self.verify else None
+
+    def _values(self, pet: Pet, size: tuple[int, int] | None) -> NDArray[np.intp] | None:
+        """The values in a trimap, unless nothing is verified."""
+        assert pet.trimap is not None
+        if not pet.trimap.is_file():
+            raise DataError(f"{pet.trimap}: missing")
+        if not self.verify:
+            return None
         trimap = read_mask(pet.trimap)
-        if trimap.shape != size:
+        if size and trimap.shape != size:
             raise DataError(
                 f"{pet.trimap}: {described(trimap.shape)} pixels, but its image {pet.image.name} "
                 f"has {described(size)}"
@@ -112,20 +156,27 @@ class OxfordPets(Dataset):
                 f"{pet.trimap}: class id {min(strange)} is out of range; a trimap holds 1 (pet), "
                 "2 (background) and 3 (border)"
             )
-        if pet.head and (fault := box_fault(pet.head, size)):
-            raise DataError(f"{head_file(self.root, pet.id)}: {fault}")
-        return bool((mask_table(self.border)[found] == 1).any())
+        return found
 
-    def _describe(self, has_box: dict[str, bool]) -> DatasetSpec:
+    def _head(self, pet: Pet, size: tuple[int, int] | None) -> Box | None:
+        file = head_file(self.root, pet.id)
+        if self.boxes != "head" or not file.is_file():
+            return None
+        head = read_voc(file)
+        if head and size and (fault := box_fault(head, size)):
+            raise DataError(f"{file}: {fault}")
+        return head
+
+    def _describe(self, with_box: dict[str, int]) -> DatasetSpec:
         sizes = {name: len(pets) for name, pets in self._splits.items()}
-        with_box = {
-            name: sum(has_box[pet.id] for pet in pets) for name, pets in self._splits.items()
+        with_mask = {
+            name: sum(pet.trimap is not None for pet in pets) for name, pets in self._splits.items()
         }
         species = TargetSpec("class", classes=SPECIES, labelled=sizes)
         breed = TargetSpec("class", classes=tuple(self.breeds.values()), labelled=sizes)
         return DatasetSpec(
             targets={
-                "seg": TargetSpec("mask", classes=("background", "pet"), labelled=sizes),
+                "seg": TargetSpec("mask", classes=("background", "pet"), labelled=with_mask),
                 "cls": species if self.classes == "species" else breed,
                 "bbox": TargetSpec("box", labelled=with_box),
                 "species": species,
@@ -150,26 +201,33 @@ class PetSamples:
 
     def __getitem__(self, index: int, /) -> Sample:
         pet = self.pets[index]
-        pixels, trimap = read_image(pet.image), read_mask(pet.trimap)
-        if trimap.shape != pixels.shape[:2]:
-            raise DataError(
-                f"{pet.trimap}: {described(trimap.shape)} pixels, but its image has "
-                f"{described(pixels.shape)}; replace it"
-            )
-        mask = mask_table(self.border)[trimap]
+        pixels = read_image(pet.image)
+        size = pixels.shape[0], pixels.shape[1]
         species, breed = torch.tensor(pet.species), torch.tensor(self.order[pet.breed])
         sample: Sample = {
             "image": as_image(pixels),
             "id": pet.id,
-            "seg": tv_tensors.Mask(torch.from_numpy(mask)),
             "cls": species if self.classes == "species" else breed,
             "species": species,
             "breed": breed,
         }
-        box = mask_extent(mask == 1) if self.boxes == "mask" else pet.head
+        box = pet.head
+        if pet.trimap is not None:
+            mask = self._mask(pet.trimap, size)
+            sample["seg"] = tv_tensors.Mask(torch.from_numpy(mask))
+            box = mask_extent(mask == 1) if self.boxes == "mask" else box
         if box is not None:
-            sample["bbox"] = as_box(clipped(box, trimap.shape), trimap.shape)
+            sample["bbox"] = as_box(clipped(box, size), size)
         return sample
+
+    def _mask(self, file: Path, size: tuple[int, int]) -> Pixels:
+        trimap = read_mask(file)
+        if trimap.shape != size:
+            raise DataError(
+                f"{file}: {described(trimap.shape)} pixels, but its image has {described(size)}; "
+                "replace it"
+            )
+        return mask_table(self.border)[trimap]
 
 
 def mask_table(border: Border, /) -> Pixels:

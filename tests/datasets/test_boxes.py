@@ -56,10 +56,20 @@ def test_voc_counts_from_one_and_includes_both_ends(tmp_path):
     assert read_voc(tmp_path / "b.xml") is None
 
 
+def billion_laughs():
+    """A file that expands to 10^10 characters."""
+    more = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 10}">' for i in range(10))
+    return f'<!DOCTYPE a [<!ENTITY e0 "ha">{more}]><a><bndbox><xmin>&e10;</xmin></bndbox></a>'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("<annotation><object>", r"a\.xml: not readable as XML"),
+        ("", r"a\.xml: not readable as XML"),
+        ('<?xml version="1.0" encoding="utf-9"?><a/>', r"a\.xml: not readable as XML"),
+        ('<?xml version="1.0" encoding="utf-7"?><a/>', r"a\.xml: not readable as XML"),
+        (billion_laughs(), r"a\.xml: not readable as XML"),
         ("<a><bndbox><xmin>3</xmin></bndbox></a>", r"a\.xml: a <bndbox> lacks a number"),
         (voc((1, 2, "x", 4)), "lacks a number"),
         (voc((9, 2, 3, 4)), r"a\.xml: box \[8, 1, 3, 4\] is empty or inverted.*correct or remove"),
@@ -86,25 +96,41 @@ def test_coco_boxes_are_left_top_width_height(tmp_path):
         {"image_id": 7, "bbox": [0, 0, 9, 9], "iscrowd": 1},
         {"image_id": 7},
     ]
-    assert read_coco(coco(tmp_path, notes)) == {"a.jpg": (1, 2, 6, 6), "b.jpg": None}
+    assert read_coco(coco(tmp_path, notes)) == ({"a.jpg": (1, 2, 6, 6), "b.jpg": None}, {})
 
 
 @pytest.mark.parametrize(
     ("note", "message"),
     [
-        ({"image_id": 99, "bbox": [1, 2, 3, 4]}, "not in COCO format .*99.* it needs images"),
-        ({"image_id": 7, "bbox": [1, 2, 3]}, "not in COCO format"),
-        ({"image_id": 7, "bbox": ["x", 2, 3, 4]}, "not in COCO format"),
-        ({"image_id": 7, "bbox": [1, 2, 0, 4]}, r"boxes\.json: a\.jpg: box .* empty or inverted"),
+        ({"image_id": 7, "bbox": [1, 2, 3]}, "a bbox is not four numbers"),
+        ({"image_id": 7, "bbox": ["x", 2, 3, 4]}, "a bbox is not four numbers"),
+        ({"image_id": 7, "bbox": [10**400, 2, 3, 4]}, "a bbox is not four numbers"),
+        ({"image_id": 7, "bbox": None}, "a bbox is not four numbers"),
+        ({"image_id": 7, "bbox": [1, 2, 0, 4]}, "box .* empty or inverted.*; correct or remove it"),
         ({"image_id": 7, "bbox": [1, 2, float("nan"), 4]}, "not made of finite numbers"),
     ],
 )
-def test_a_bad_coco_annotation_is_named(tmp_path, note, message):
-    with pytest.raises(DataError, match=message):
-        read_coco(coco(tmp_path, [note]))
+def test_a_bad_coco_annotation_spoils_the_box_of_its_image_alone(tmp_path, note, message):
+    good = {"image_id": 7, "bbox": [1, 2, 3, 4]}
+    boxes, faults = read_coco(coco(tmp_path, [good, note, {"image_id": 8, "bbox": [1, 2, 3, 4]}]))
+    assert boxes == {"b.jpg": (1, 2, 4, 6)}
+    assert list(faults) == ["a.jpg"]
+    assert re.search(message, faults["a.jpg"])
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "[]", "{}"])
+def test_annotations_of_no_image_are_not_coco(tmp_path):
+    with pytest.raises(DataError, match=r"not in COCO format .*99.* it needs images with id"):
+        read_coco(coco(tmp_path, [{"image_id": 99, "bbox": [1, 2, 3, 4]}]))
+
+
+def test_an_image_listed_twice_is_not_coco(tmp_path):
+    tree = {"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": []}
+    (tmp_path / "boxes.json").write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"not in COCO format .*an image is listed twice"):
+        read_coco(tmp_path / "boxes.json")
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "[]", "{}", "[" * 100_000, "9" * 5000])
 def test_a_file_that_is_not_coco_is_named(tmp_path, text):
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(DataError, match=r"boxes\.json: not (readable as JSON|in COCO format)"):

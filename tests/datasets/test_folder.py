@@ -208,13 +208,17 @@ def masks_of(inside, outside):
         ("images", "remove", r"holds neither images/ nor train/images/; set --data\.root"),
         ("images", "empty", r"images: holds no picture; put files there that end in \.jpg"),
         ("images/p1.jpg", jpeg, r"1 problem in .*: images/p1\.jpg: cannot be decoded"),
-        ("images/p1.bmp", pixels(), r"images: p1\.png: differs from p1\.bmp in its suffix alone"),
+        ("images/p1.bmp", pixels(), r"images/p1\.png: differs from p1\.bmp in its suffix alone"),
         ("masks", "empty", "masks: holds no mask; put PNG files there called like the images"),
         ("masks/q.png", mask_of(1, 0), r"masks/q\.png: has no image"),
         ("masks/p1.png", mask_of(1, 0, height=9), r"p1\.png: 24x9 pixels, but its image .* 24x16"),
-        ("masks/p1.png", mask_of(9, 0), r"p1\.png: class id 9 is out of range: ids run from 0"),
+        (
+            "masks/p1.png",
+            mask_of(9, 0),
+            r"p1\.png: class id 9 is out of range: no mask holds 2, and ids",
+        ),
         ("masks/p1.png", pixels(), r"masks/p1\.png: a colour picture"),
-        ("masks", masks_of(255, 0), r"hold no class id but \[0\] .*; set --data\.masks binary"),
+        ("masks", masks_of(255, 0), r"hold the class ids 0, not 0, 1 .*; set --data\.masks bin"),
         ("seg_classes.txt", "one\n", r"class id 1 is out of range; seg_classes\.txt names 1 cla"),
         ("species_classes.txt", "dog\n", r"labels\.csv: 'p\d': class cat is out of range; there"),
         ("labels.csv", "id,size\np1,-1\np2,2\n", "'p1': class id -1 is out of range"),
@@ -278,7 +282,7 @@ def test_an_empty_folder_of_voc_files_is_named(tmp_path):
 
 
 def test_several_bad_files_are_named_in_one_line(tmp_path):
-    make_folder(tmp_path, number=9)
+    make_folder(tmp_path, number=12)
     for index in range(7):
         (tmp_path / f"images/p{index}.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"^7 problems in .*; and 2 more\. Mend"):

@@ -104,8 +104,11 @@ def with_value(name, index, value):
         (with_value("bboxes", (1, 2), 90), r"bboxes\.h5: row 1: box \[4, 3, 90, 11\] reaches out"),
         (with_value("bboxes", (1, 2), np.nan), "row 1: box .* not made of finite numbers"),
         (with_value("bboxes", (0, 2), 2), "row 0: box .* empty or inverted"),
-        (with_value("images", (4, 0, 0, 0), 256), r"images\.h5: holds values from 0 to 256; needs"),
-        (with_value("images", (0, 0, 0, 0), -1), "holds values from -1 to 255; needs 0 to 255"),
+        (with_value("images", (4, 0, 0, 0), 256), r"images\.h5: row 4 holds values from 0 to 256"),
+        (
+            with_value("images", (0, 0, 0, 0), -1),
+            "row 0 holds values from -1 to 255; needs",
+        ),
         (
             change("images", h5_arrays()["images"] / np.float32(255)),
             r"images\.h5: holds values from 0 to 1; multiply them by 255",

@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 from dataset_files import pixels, save, truncate
-from mtlkit_datasets._images import check_all, check_image, read_image, read_mask, refuse
+from mtlkit_datasets._images import check_image, in_parallel, read_image, read_mask
 from PIL import Image, ImageOps
 
 from mtlkit import DataError
@@ -52,7 +52,7 @@ def test_transparency_lies_on_white(tmp_path):
     assert got[1, 1].tolist() == [255, 255, 255]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [*range(9), 262])
 def test_exif_orientation_is_undone(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -96,18 +96,38 @@ def test_floating_point_pixels_are_refused(tmp_path):
             read(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("side", [10_000, 30_000])
-def test_a_decompression_bomb_is_an_error(tmp_path, side):
+def png_of(side, path):
+    """A file of some bytes that claims to be a picture of that side."""
+
     def chunk(kind, data):
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(png)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", b""), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("read", [read_image, check_image, read_mask])
+@pytest.mark.parametrize("side", [10_000, 30_000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_decompression_bomb_is_an_error_and_not_a_warning(tmp_path, side, read):
     with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(.*decompression bomb"):
-        check_image(tmp_path / "a.png")
+        read(png_of(side, tmp_path / "a.png"))
+
+
+def test_a_picture_without_pixels_is_an_error(tmp_path):
+    for read in (read_image, check_image, read_mask):
+        with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+            read(png_of(0, tmp_path / "a.png"))
+
+
+def test_what_pillow_would_hand_to_another_program_is_not_opened(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(not a picture in a known"):
+        read_image(tmp_path / "a.png")
 
 
 def test_a_palette_mask_keeps_its_indices(tmp_path):
@@ -120,12 +140,15 @@ def test_a_palette_mask_keeps_its_indices(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ids)
 
 
-def test_masks_of_one_bit_sixteen_bits_and_equal_channels_are_class_ids(tmp_path):
+def test_masks_of_other_depths_of_equal_channels_and_with_alpha_are_class_ids(tmp_path):
     ids = np.array([[0, 1], [1, 0]], dtype=np.uint8)
     save(tmp_path / "bit.png", ids.astype(bool))
     save(tmp_path / "wide.png", ids.astype(np.uint16))
     save(tmp_path / "rgb.png", np.stack([ids] * 3, axis=-1))
-    for name in ("bit", "wide", "rgb"):
+    alpha = np.full_like(ids, 255)
+    save(tmp_path / "la.png", np.stack([ids, alpha], axis=-1))
+    save(tmp_path / "rgba.png", np.stack([ids, ids, ids, alpha], axis=-1))
+    for name in ("bit", "wide", "rgb", "la", "rgba"):
         np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), ids)
 
 
@@ -133,28 +156,13 @@ def test_a_colour_mask_and_ids_beyond_a_byte_are_refused(tmp_path):
     save(tmp_path / "colour.png", RED)
     with pytest.raises(DataError, match=r"colour\.png: a colour picture; a mask holds one class"):
         read_mask(tmp_path / "colour.png")
+    Image.new("CMYK", (4, 3)).save(tmp_path / "ink.tif")
+    with pytest.raises(DataError, match=r"ink\.tif: a colour picture"):
+        read_mask(tmp_path / "ink.tif")
     save(tmp_path / "wide.png", np.array([[3, 300]], dtype=np.uint16))
     with pytest.raises(DataError, match=r"wide\.png: holds 3 to 300; class ids are whole numbers"):
         read_mask(tmp_path / "wide.png")
 
 
-def test_results_of_checks_come_in_order(tmp_path):
-    assert check_all(tmp_path, range(50), lambda item: item * 2) == [2 * i for i in range(50)]
-
-
-def test_the_first_five_problems_are_named_and_the_rest_counted(tmp_path):
-    def check(item):
-        raise DataError(f"{tmp_path}/f{item}: bad\nindeed")
-
-    with pytest.raises(DataError) as caught:
-        check_all(tmp_path, range(8), check)
-    message = str(caught.value)
-    assert message.startswith(f"8 problems in {tmp_path}: f0: bad indeed; f1: bad")
-    assert "f4: bad" in message
-    assert "f5" not in message
-    assert "and 3 more. Mend, replace or remove" in message
-    assert "\n" not in message
-
-
-def test_no_problem_is_no_error(tmp_path):
-    refuse(tmp_path, [])
+def test_results_of_checks_come_in_order():
+    assert in_parallel(lambda item: item * 2, range(50)) == [2 * i for i in range(50)]

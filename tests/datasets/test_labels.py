@@ -8,9 +8,9 @@ from mtlkit import DataError
 NAMES = Names({"a": Path("a.jpg"), "one/b": Path("one/b.png"), "two/b": Path("two/b.jpg")})
 
 
-def read(tmp_path, text, encoding="utf-8"):
-    (tmp_path / "labels.csv").write_text(text, encoding=encoding)
-    return read_table(tmp_path / "labels.csv", NAMES)
+def read(tmp_path, text, encoding="utf-8", splits=True):
+    (tmp_path / "labels.csv").write_text(text, encoding=encoding, newline="")
+    return read_table(tmp_path / "labels.csv", NAMES, splits=splits)
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,23 @@ def test_an_ambiguous_or_unknown_name_is_refused():
 
 
 def test_columns_and_rows_are_read(tmp_path):
-    columns, rows = read(tmp_path, "id, kind ,split,size\na, cat,train, 3\none/b,,val,4\n")
-    assert columns == ["kind", "size"]
-    assert rows["a"] == {"id": "a", "kind": "cat", "split": "train", "size": "3"}
-    assert rows["one/b"]["kind"] == ""
+    table = read(tmp_path, "id, kind ,split,size\na, cat,train, 3\none/b,,val,4\n")
+    assert table.classes == ["kind", "size"]
+    assert table.splits
+    assert table.rows["a"] == {"id": "a", "kind": "cat", "split": "train", "size": "3"}
+    assert table.rows["one/b"]["kind"] == ""
+    assert not table.problems
 
 
 def test_a_byte_order_mark_of_a_spreadsheet_is_no_part_of_the_first_column(tmp_path):
-    assert read(tmp_path, "id,kind\na,cat\n", encoding="utf-8-sig")[0] == ["kind"]
+    assert read(tmp_path, "id,kind\na,cat\n", encoding="utf-8-sig").classes == ["kind"]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+def test_line_ends_of_any_system_are_the_same(tmp_path, end):
+    table = read(tmp_path, end.join(["id,kind", "a,cat", "one/b,dog", ""]))
+    assert {id: row["kind"] for id, row in table.rows.items()} == {"a": "cat", "one/b": "dog"}
+    assert not table.problems
 
 
 @pytest.mark.parametrize(
@@ -47,16 +56,46 @@ def test_a_byte_order_mark_of_a_spreadsheet_is_no_part_of_the_first_column(tmp_p
         ("id,kind,kind\n", "a column cannot be called 'kind'"),
         ("id,seg\n", "a column cannot be called 'seg'.*; rename it"),
         ("id,,kind\n", "a column cannot be called ''"),
-        ("id,kind\nzebra,cat\n", r"labels\.csv: line 2: 'zebra' is no picture in images/"),
-        ("id,kind\na,cat\na.jpg,dog\n", "line 3: 'a' has a line already"),
-        ("id,kind\na\n", "line 2 has not 2 cells"),
-        ("id,kind\na,cat,dog\n", "line 2 has not 2 cells"),
-        ("id,split\na,testing\n", "line 2: split 'testing' is none of train, val, test"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, text, message):
+def test_a_table_that_cannot_be_meant_is_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "rows", "labels"),
+    [
+        ("id,kind\nzebra,cat\na,dog", r"line 2: 'zebra' is no picture in images/", {"a"}, ()),
+        ("id,kind\na,cat\na.jpg,dog\n", "line 3: 'a' has a line already", set(), ("kind",)),
+        ("id,kind\na,\na,\n", "line 3: 'a' has a line already", set(), ()),
+        ("id,kind,x\na,cat\ntwo/b,dog,1", "line 2: has not 3 cells", {"two/b"}, ("kind",)),
+        ("id,kind\na,cat,dog\n", "line 2: has not 2 cells", set(), ("kind",)),
+    ],
+)
+def test_a_line_that_cannot_be_used_spoils_the_labels_of_its_picture_alone(
+    tmp_path, text, message, rows, labels
+):
+    table = read(tmp_path, text)
+    [problem] = table.problems
+    assert problem.text.endswith(f"labels.csv: {message}")
+    assert (problem.sample, problem.labels) == (False, labels)
+    assert set(table.rows) == rows
+    assert table.bad == ({"a"} - rows)
+
+
+def test_where_the_table_decides_the_split_a_bad_line_spoils_the_picture(tmp_path):
+    text = "id,kind,split\na,cat,testing\none/b,cat,val\n"
+    [problem] = read(tmp_path, text).problems
+    assert problem.text.endswith("line 2: split 'testing' is none of train, val, test")
+    assert (problem.sample, problem.labels) == (True, ())
+    assert not read(tmp_path, text, splits=False).problems
+
+
+def test_a_third_line_costs_nothing_more(tmp_path):
+    table = read(tmp_path, "id,kind\na,x\na,y\na,z\n")
+    assert [problem.labels for problem in table.problems] == [("kind",), ()]
+    assert not table.rows
 
 
 def test_a_table_in_another_encoding_is_refused(tmp_path):
@@ -67,6 +106,7 @@ def test_a_table_in_another_encoding_is_refused(tmp_path):
 def test_class_names_are_ordered_as_numbers_or_by_the_alphabet():
     assert names_of(["dog", "cat", "dog"]) == ("cat", "dog")
     assert names_of(["10", "-1", "9", "1"]) == ("1", "9", "10")
+    assert names_of(["9" * 5000, "10"]) == ("10", "9" * 5000)
 
 
 def test_a_class_is_given_by_name_or_number():
