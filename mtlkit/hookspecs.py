@@ -51,9 +51,9 @@ def mtlkit_run_started(run: Any) -> None:
 
     Args:
         run: the run, one object for all hooks; it can grow. It has ``config`` (as in
-            ``config.yaml``), ``folder``, ``model``, ``balancer``, ``dataset``, ``accelerator``,
-            ``step`` (optimiser steps done), ``epoch`` (from 0) and ``main`` (whether this process
-            is the one that writes).
+            ``config.yaml``), ``folder`` (with its ``path``), ``model``, ``balancer``, ``dataset``,
+            ``accelerator``, ``step`` (optimiser steps done), ``epoch`` (from 0) and ``main``
+            (whether this process is the one that writes).
     """
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from mtlkit.errors import ConfigError
 from mtlkit.source import BARE, Given
@@ -53,6 +52,8 @@ def typed(cls: type, given: Mapping[str, Given], label: Callable[[str], str]) ->
     Raises:
         ConfigError: a value does not have the declared type.
     """
+    from jsonargparse import ArgumentError, ArgumentParser  # late: listing names needs none of it
+
     hints = option_types(cls)
     values = {name: _prepare(item.value, hints[name], label(name)) for name, item in given.items()}
     parser = ArgumentParser(exit_on_error=False)

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -91,16 +91,20 @@ def discover(disabled: frozenset[str] = frozenset()) -> Host:
     """
     host = Host(pluggy.PluginManager(GROUP))
     host.manager.add_hookspecs(hookspecs)
-    for plugin, entry in _installed():
+    for plugin, entry in _installed(host.problems):
         foreign = plugin.distribution != OWN
         if not ({plugin.name, plugin.distribution} & disabled or (foreign and "*" in disabled)):
             host.add(plugin, entry)
     return host
 
 
-def _installed() -> list[tuple[Plugin, EntryPoint]]:
+def _installed(problems: list[Problem]) -> list[tuple[Plugin, EntryPoint]]:
     """Own first, then by distribution; a shared entry-point name gets the distribution's."""
-    entries = sorted(entry_points(group=GROUP), key=_order)
+    try:
+        found = list(entry_points(group=GROUP))
+    except Exception:  # the files of some distribution, which may not be a plugin, are damaged
+        found = list(_readable(problems))
+    entries = sorted(found, key=_order)
     names = [entry.name for entry in entries]
     plugins = []
     for entry in entries:
@@ -111,8 +115,32 @@ def _installed() -> list[tuple[Plugin, EntryPoint]]:
     return plugins
 
 
+def _readable(problems: list[Problem]) -> Iterator[EntryPoint]:
+    """The entry points of all distributions but the damaged ones, which become problems."""
+    seen = set()
+    for distribution in distributions():
+        name, version = _identity(distribution)
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            yield from distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            text = f"has a damaged entry_points.txt: {one_line(error)}"
+            problems.append(Problem(Plugin("unknown", name, version), text))
+
+
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "0")
+    return _identity(entry.dist)
+
+
+def _identity(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version, as far as the distribution's files tell."""
+    try:
+        metadata = distribution.metadata  # type: ignore[union-attr]
+        return metadata["Name"] or "unknown", metadata["Version"] or "0"
+    except Exception:
+        return "unknown", "0"
 
 
 def _order(entry: EntryPoint) -> tuple[bool, str, str]:

@@ -199,7 +199,7 @@ def _collect(host: Host, kind: str) -> Iterator[Component]:
     for plugin, implementation in host.implementations(_hook(kind)):
         try:
             table = implementation.function()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             host.problems.append(Problem(plugin, f"failed in {_hook(kind)}: {one_line(error)}"))
             continue
         if not isinstance(table, Mapping):

@@ -37,21 +37,22 @@ GALLERY_SIZE = 6
 def train(run: Run) -> dict[str, Any]:
     """Train to the end, evaluate on test once, write everything; returns results.json's content."""
     started = time.monotonic() - run.progress.seconds
-    with Interruption() as interruption:
-        try:
-            run.observers.notify("mtlkit_run_started", run=run)
+    try:
+        run.observers.notify("mtlkit_run_started", run=run)
+        with Interruption() as interruption:
             reason = _train(run, interruption, started)
-        except BaseException as error:
-            run.observers.notify("mtlkit_run_failed", run=run, error=error)
-            raise
-        run.progress.seconds = time.monotonic() - started
-        if interruption.signal:
-            save_last(run)
-            run.say(f"stopped by a signal; go on with: mtlkit train --resume {run.folder.path}")
-            raise SystemExit(128 + interruption.signal)
-    if reason:
-        run.say(f"stopped early: {reason}")
-    summary = _finish(run, started)
+            run.progress.seconds = time.monotonic() - started
+            if interruption.signal:
+                save_last(run)
+                again = f"mtlkit train --resume {run.folder.path}"
+                run.say(f"stopped by a signal; go on with: {again}")
+                raise SystemExit(128 + interruption.signal)
+        if reason:
+            run.say(f"stopped early: {reason}")
+        summary = _finish(run, started)
+    except BaseException as error:
+        run.observers.notify("mtlkit_run_failed", run=run, error=error)
+        raise
     run.observers.notify("mtlkit_run_ended", run=run, summary=summary)
     run.accelerator.end_training()
     return summary
@@ -211,6 +212,8 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
         "status": "ok",
     }
+    result = {"split": "test", **summary["test"]}
+    run.observers.notify("mtlkit_evaluated", run=run, result=result)
     if run.main:
         run.progress.epoch = max(0, progress.epoch - 1)
         run.folder.log(progress.step, run.progress.epoch, "test", summary["test"])

@@ -1,8 +1,10 @@
 """Plugins as installed distributions: what each event of the table in the design leads to."""
 
+import ast
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,6 +317,36 @@ def test_finding_names_imports_no_component_and_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set() []\n"
+
+
+HOMONYMS = {
+    "config": "a key of Python and YAML",
+    "folder": "a key of what fit returns",
+    "log": "a choice of --losses, and a scale of plots",
+    "timm": "a library whose version is written down",
+}
+"""Names of components that mean something else in the core."""
+
+
+def test_no_module_of_the_core_contains_a_components_name() -> None:
+    """Except where the default run is written down; text with spaces is prose or an example."""
+    home = Path(mtlkit.__file__).parent
+    names = {component.name for component in registry.load().components()}
+    for file in home.rglob("*.py"):
+        if file.parent.name == "templates":
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        defaults = {
+            id(child)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DEFAULTS"
+            for child in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and id(node) not in defaults:
+                text = str(node.value)
+                found = set() if " " in text else set(text.split(",")) & names
+                assert found <= HOMONYMS.keys(), f"{file.name}, line {node.lineno}: {found}"
 
 
 def test_plugin_errors_are_for_users() -> None:
