@@ -6,6 +6,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from mtlkit import __version__, config, help, registry, source
+from mtlkit import __version__, config, help, registry, scaffold, source
 from mtlkit.errors import ConfigError, MtlkitError, did_you_mean
 from mtlkit.registry import KINDS
 from mtlkit.source import BARE
@@ -238,6 +239,79 @@ def plugins(argv: Sequence[str]) -> int:
     return 1 if args.check and problems else 0
 
 
+def plugin(argv: Sequence[str]) -> int:
+    """``mtlkit plugin new NAME --kind KIND``."""
+    parser = _Parser("plugin")
+    parser.add_argument("new", choices=("new",), help="the only thing to do so far")
+    parser.add_argument("name", metavar="NAME", help="of the package and its component")
+    parser.add_argument("--kind", required=True, metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR",
+                        help="where to make the folder NAME; default: here")  # fmt: skip
+    args = parser.parse_args(argv)
+    made = scaffold.create(registry.load(), _kind(args.kind), args.name, args.output)
+    home = shlex.quote(str(args.output / args.name))
+    print("\n".join([*map(str, made), f"next: pip install -e {home} && pytest {home}"]))
+    return 0
+
+
+def data(argv: Sequence[str]) -> int:
+    """``mtlkit data check PATH|NAME``: exit code 1 when anything is bad."""
+    if any(word in ("-h", "--help") for word in argv):
+        print(help.data())
+        return 0
+    what, word, *rest = [*argv, "", ""]
+    if what != "check" or not word or word.startswith("--"):
+        raise ConfigError("say what to check: mtlkit data check PATH|NAME [--data.OPTION VALUE]")
+    given = dict(source.tokens([word for word in rest if word]))
+    preview = given.pop("preview", None)
+    if preview is BARE:
+        raise ConfigError("--preview expects the name of a PNG file, but none was given")
+    from mtlkit import data_check
+
+    layer = {key: source.Given(value, source.COMMAND_LINE) for key, value in given.items()}
+    found = data_check.check(data_check.choose(word, layer))
+    print(data_check.describe(found))
+    if preview and found.spec:
+        data_check.preview(found, Path(preview))
+    return 1 if found.problems else 0
+
+
+def check(argv: Sequence[str]) -> int:
+    """``mtlkit check NAME``: exit code 1 when a check fails."""
+    parser = _Parser("check")
+    parser.usage = "mtlkit check NAME [--kind KIND] [--OPTION VALUE ...]"
+    parser.epilog = "Options are the component's own; those by task name one, two and three."
+    parser.add_argument("name", metavar="NAME", help="of a component, or of a plugin for all of it")
+    parser.add_argument("--kind", metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    args, words = parser.parse_known_args(argv)
+    kind = None if args.kind is None else _kind(args.kind)
+    from mtlkit.testing import conformance
+
+    found = conformance.find(args.name, kind)
+    if words and len(found) > 1:
+        several = ", ".join(f"{c.kind}/{c.name}" for c in found)
+        raise ConfigError(f"options are for one component, but '{args.name}' is {several}")
+    return max([_check(component, words, alone=len(found) == 1) for component in found])
+
+
+def _check(component: registry.Component, words: Sequence[str], *, alone: bool) -> int:
+    from mtlkit.testing import conformance
+    from mtlkit.testing.component import read_options, required
+
+    cls = component.load()
+    if not alone and required(cls):
+        print(f"{component.kind} {component.name} is not checked: give it {required(cls)}, alone")
+        return 0
+    options = read_options(cls, words)
+    subject = conformance.subject(component.kind, component.qualified, options)
+    print(f"{component.kind} {component.name}, from {component.source}")
+    failed = False
+    for outcome in conformance.outcomes(subject):
+        failed = failed or outcome.status == "failed"
+        print(f"  {outcome.status:14}  " + str(outcome).replace("\n", "\n" + " " * 18), flush=True)
+    return int(failed)
+
+
 def _plugins(found: registry.Registry) -> list[dict[str, Any]]:
     return [
         {
@@ -286,4 +360,7 @@ VERBS: dict[str, Verb] = {
     "list": list_,
     "show": show,
     "plugins": plugins,
+    "check": check,
+    "plugin": plugin,
+    "data": data,
 }

@@ -23,6 +23,9 @@ VERBS = {
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",
     "plugins": "the installed plugins and what is wrong with any of them",
+    "check": "whether a component keeps its kind's contract, or all that a plugin brings",
+    "plugin": "start a package with a component of your own: mtlkit plugin new NAME --kind KIND",
+    "data": "what a dataset holds and every bad file in it: mtlkit data check PATH|NAME",
 }
 
 _TRAIN = """\
@@ -66,6 +69,23 @@ _BENCH_OPTIONS = [
 ]  # fmt: skip
 
 
+_DATA = """\
+usage: mtlkit data check PATH|NAME [--data.OPTION VALUE ...] [--preview FILE.png]
+
+Reads all of a dataset and says how many samples and labels each split has, how often each class
+occurs, and every bad file with its reason. Exit code 0 if all is good, else 1. For example:
+
+  mtlkit data check my_pictures --preview look.png
+  mtlkit data check oxford-pets --data.root DIR
+"""
+
+_DATA_OPTIONS = [
+    ("PATH", "a folder of images, masks, labels.csv and boxes, as dataset folder reads it"),
+    ("NAME", "a dataset, as mtlkit list dataset has it; mtlkit show dataset NAME has its options"),
+    ("--preview FILE.png", "draw the first samples of each split with their labels"),
+]  # fmt: skip
+
+
 def overview() -> str:
     """What ``mtlkit --help`` prints."""
     rows = table(VERBS.items())
@@ -105,6 +125,11 @@ def train(registry: Registry, chosen: Mapping[str, Component]) -> str:
 def bench() -> str:
     """What ``mtlkit bench --help`` prints."""
     return "\n".join([_BENCH, table(_BENCH_OPTIONS), "", "mtlkit train --help tells the others."])
+
+
+def data() -> str:
+    """What ``mtlkit data --help`` prints."""
+    return "\n".join([_DATA, table(_DATA_OPTIONS)])
 
 
 def listing(registry: Registry, kinds: Iterable[str]) -> str:

@@ -22,13 +22,16 @@ ENGINE = {
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "api", "launch", "bench", "scaffold", "__main__",
+    "help", "cli", "api", "launch", "bench", "scaffold", "data_check", "__main__",
 }  # fmt: skip
+PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {
     **dict.fromkeys(CONTRACT, CONTRACT),
     **dict.fromkeys(ENGINE, ENGINE | CONTRACT),
     **dict.fromkeys(WIRING, WIRING | ENGINE | CONTRACT),
+    **dict.fromkeys(PUBLIC_KIT, PUBLIC_KIT | WIRING | ENGINE | CONTRACT),
 }
+MAY_IMPORT["cli"] = MAY_IMPORT["cli"] | PUBLIC_KIT  # when asked
 
 
 def tree(file: Path) -> ast.Module:
@@ -58,7 +61,15 @@ def imports(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def modules() -> list[str]:
-    return sorted(file.stem for file in HOME.glob("*.py") if file.stem != "__init__")
+    """All but ``mtlkit/__init__``; a package's are ``package/module``."""
+    homes = [HOME, *(file.parent for file in HOME.glob("*/__init__.py"))]
+    files = [file.relative_to(HOME).with_suffix("") for home in homes for file in home.glob("*.py")]
+    return sorted({file.as_posix() for file in files} - {"__init__"})
+
+
+def room(module: str) -> str:
+    """What a module is called among ``MAY_IMPORT``: packages are there as a whole."""
+    return module.partition("/")[0]
 
 
 def rim() -> list[Path]:
@@ -66,7 +77,7 @@ def rim() -> list[Path]:
 
 
 def test_every_module_has_a_room() -> None:
-    assert set(modules()) <= set(MAY_IMPORT)
+    assert set(map(room, modules())) <= set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("module", modules())
@@ -77,8 +88,15 @@ def test_imports_point_one_way(module: str) -> None:
         assert not root.startswith("mtlkit_"), f"{module} imports the plugin {source}"
         if root != "mtlkit":
             continue
-        inner = rest or (name if (HOME / f"{name}.py").exists() else "")
-        assert not inner or inner in MAY_IMPORT[module], f"{module} imports mtlkit.{inner}"
+        is_module = (HOME / f"{name}.py").exists() or (HOME / name / "__init__.py").exists()
+        inner = rest.partition(".")[0] or (name if is_module else "")
+        assert not inner or inner in MAY_IMPORT[room(module)], f"{module} imports mtlkit.{inner}"
+
+
+def test_the_command_line_imports_the_public_kit_only_when_it_is_asked() -> None:
+    at_start = [n for n in tree(HOME / "cli.py").body if isinstance(n, ast.Import | ast.ImportFrom)]
+    sources = imports(ast.Module(at_start, type_ignores=[]))
+    assert not [s for s in sources if "testing" in s[0].split(".") or s[1] == "testing"]
 
 
 @pytest.mark.parametrize("module", sorted(CONTRACT))

@@ -332,7 +332,7 @@ def test_the_help_of_train_has_every_option_and_those_of_what_is_chosen(capsys: 
     assert "toy_parts" not in sys.modules
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict", "list", "show", "plugins"])
+@pytest.mark.parametrize("verb", ["evaluate", "predict", "list", "show", "plugins", "plugin"])
 def test_every_command_has_help(capsys: Output, verb: str) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([verb, "--help"])
@@ -355,6 +355,7 @@ def test_version_is_printed(capsys: Output) -> None:
 QUICK = [
     "--help", "list", "list heads", "show backbone mtan", "plugins", "plugins --json",
     "train --help", "train --balancer dwa --backbone mtan --help", "evaluate --help",
+    "plugin --help",
 ]  # fmt: skip
 
 
