@@ -1,47 +1,96 @@
-"""The README is true: its table is what is registered, its code and commands run.
+"""The README is true: what is written into it is up to date, its code and commands run.
 
-``python tests/test_readme.py`` writes the table of components anew.
+``python tests/test_readme.py`` writes the tables, examples and hooks anew.
 """
 
+import inspect
 import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from mtlkit import registry
+from mtlkit import describe, hookspecs, registry, scaffold
 from mtlkit.registry import KINDS
 
 README = Path(__file__).parents[1] / "README.md"
-START, END = (
-    "<!-- components: written by tests/test_readme.py -->\n",
-    "<!-- end of components -->\n",
-)
 TEXT = README.read_text(encoding="utf-8")
 
 
 def components() -> str:
     """A table of every component that mtlkit's own distribution brings."""
-    from mtlkit.describe import describe
-
     rows = ["| kind | name | what it is |", "|---|---|---|"]
     for kind in KINDS:
         for component in sorted(registry.load().components(kind), key=lambda c: c.name):
             if component.distribution == "mtlkit":
-                rows.append(f"| {kind} | `{component.name}` | {describe(component).summary} |")
+                rows.append(
+                    f"| {kind} | `{component.name}` | {describe.describe(component).summary} |"
+                )
     return "\n".join(rows) + "\n"
+
+
+def examples() -> str:
+    """One component of each kind but the balancer, which is written by hand, folded."""
+    parts = []
+    for kind in KINDS:
+        if kind != "balancer":
+            code = scaffold.render(kind, "my-plugin")[f"my_plugin/{kind}.py"]
+            title = f"<summary>A {kind}</summary>"
+            parts.append(f"<details>\n{title}\n\n```python\n{code}```\n\n</details>\n")
+    return "\n".join(parts)
+
+
+def hooks() -> str:
+    """Every hook with its arguments, from the docstrings."""
+    lines = []
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("mtlkit_"):
+            description, helps = describe.parse_docstring(inspect.getdoc(hook) or "")
+            text = " ".join(f"{description.summary} {description.text}".split())
+            lines.append(f"- `{name}({', '.join(inspect.signature(hook).parameters)})`: {text}")
+            lines += [f"  - `{argument}`: {text}" for argument, text in helps.items()]
+    text = re.sub(r":func:`(\w+)`", r"`\1`", "\n".join(lines)).replace("``", "`")
+    return "".join(f"{_wrapped(line)}\n" for line in text.splitlines())
+
+
+def _wrapped(item: str) -> str:
+    indent = " " * (item.index("-") + 2)
+    return textwrap.fill(item, 100, subsequent_indent=indent, break_on_hyphens=False)
+
+
+WRITTEN = {"components": components, "examples": examples, "hooks": hooks}
+
+
+def part(name: str) -> tuple[str, str, str]:
+    """What comes before, in and after a part of the README that is written by this file."""
+    before, start, rest = TEXT.partition(f"<!-- {name}: written by tests/test_readme.py -->\n")
+    inside, end, after = rest.partition(f"<!-- end of {name} -->\n")
+    assert start, name
+    assert end, name
+    return before + start, inside, end + after
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_table_of_components_is_what_is_registered() -> None:
-    table = TEXT.split(START)[1].split(END)[0]
-    assert table == components(), f"run: python {Path(__file__).name}"
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_into_the_readme_is_up_to_date(name: str) -> None:
+    assert part(name)[1] == WRITTEN[name](), "run: python tests/test_readme.py"
+
+
+def test_every_hook_and_argument_is_in_the_readme() -> None:
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("mtlkit_"):
+            arguments = inspect.signature(hook).parameters
+            entry = part("hooks")[1].split(f"- `{name}({', '.join(arguments)})`: ")[1]
+            for argument in arguments:
+                assert f"  - `{argument}`: " in entry.split("\n- `")[0]
 
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,26 +111,53 @@ def test_the_yaml_example_is_a_configuration(tmp_path: Path) -> None:
     assert config.settings.epochs == 30
 
 
-def test_the_plugin_example_is_found_and_used(tmp_path: Path) -> None:
-    table, method = (block for block in blocks("python") if "my_plugin/" in block)
-    (tmp_path / "my_plugin").mkdir()
-    (tmp_path / "my_plugin" / "__init__.py").write_text(table)
-    (tmp_path / "my_plugin" / "inverse.py").write_text(method)
+@pytest.fixture
+def my_plugin(tmp_path: Path) -> Path:
+    """The plugin in 20 lines, installed: a folder to have on the path."""
+    files = {"pyproject.toml": blocks("toml")[0]}
+    for block in blocks("python"):
+        name = re.match(r"# (my_plugin/\w+\.py)", block)
+        files |= {name[1]: block} if name else {}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = [line for text in files.values() for line in text.splitlines() if line.strip('# "')]
+    assert len(code) <= 25
+    group = tomllib.loads(files["pyproject.toml"])["project"]["entry-points"]["mtlkit"]
     info = tmp_path / "my_plugin-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-plugin\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[mtlkit]\nmy-plugin = my_plugin\n")
+    entries = "".join(f"{name} = {module}\n" for name, module in group.items())
+    (info / "entry_points.txt").write_text(f"[mtlkit]\n{entries}")
+    return tmp_path
+
+
+def test_the_plugin_example_is_found_used_and_keeps_the_contract(my_plugin: Path) -> None:
     code = (
-        "import mtlkit, torch; "
-        "b = mtlkit.create('balancer', 'inverse', ('a', 'b'), power=1.0); "
-        "s = mtlkit.StepStats(losses=torch.tensor([2.0, 4.0])); "
-        "print(b.weights(s).tolist())"
+        "import mtlkit, torch\n"
+        "from mtlkit import testing\n"
+        "balancer = mtlkit.create('balancer', 'my-plugin/inverse', ('a', 'b'), power=1.0)\n"
+        "print(balancer.weights(mtlkit.StepStats(losses=torch.tensor([1.0, 3.0]))).tolist())\n"
+        "testing.check_balancer('inverse')"
     )
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(my_plugin)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stdout.strip() == "[0.5, 0.25]"
+    assert (done.stdout, done.stderr) == ("[1.5, 0.5]\n", "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_of_the_plugin_chapter_exist(kind: str, tmp_path: Path) -> None:
+    from mtlkit.cli import main
+
+    command = re.search(r"^    mtlkit (plugin new .*)$", TEXT, flags=re.MULTILINE)
+    assert command
+    words = command[1].replace("balancer", kind).split()
+    assert main([*words, "--output", str(tmp_path)]) == 0
 
 
 def table1() -> list[str]:
@@ -128,5 +204,7 @@ def vgg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 if __name__ == "__main__":
-    before, rest = TEXT.split(START)
-    README.write_text(before + START + components() + END + rest.split(END)[1], encoding="utf-8")
+    for name, write in WRITTEN.items():
+        before, _, after = part(name)
+        TEXT = before + write() + after
+    README.write_text(TEXT, encoding="utf-8")
