@@ -1,55 +1,27 @@
 """Bench: what each balancer costs on the user's own network and data, against the plain sum."""
 
-import json
 import math
-import os
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch.profiler import ProfilerActivity, profile
-
-from mtlkit import api, registry
+from mtlkit import api, measure, registry
 from mtlkit.balancer import LossBalancer
 from mtlkit.build import build_engine, create
 from mtlkit.config import DEFAULTS
 from mtlkit.errors import ConfigError, RunError
+from mtlkit.measure import Cost, Work
 from mtlkit.model import TaskBatch
 from mtlkit.options import required
-from mtlkit.run import environment
 from mtlkit.session import Run
 from mtlkit.settings import Choice, Config
 from mtlkit.source import spell
-from mtlkit.step import Step, StepResult
+from mtlkit.step import Step
 from mtlkit.train import windows
 
 BASELINE = DEFAULTS["balancer"]
-MIB = 2**20
-
-
-@dataclass
-class Cost:
-    """What the steps of one balancer cost.
-
-    Args:
-        seconds: of a step, by round.
-        baseline_seconds: of the baseline's step, measured just before it.
-        peak_bytes: of tensors in a step, above what is held before it; None where it is unknown.
-        backward_passes: through the network, per step.
-        forward_passes: likewise.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    baseline_seconds: list[float] = field(default_factory=list)
-    peak_bytes: int | None = None
-    backward_passes: float = 0.0
-    forward_passes: float = 0.0
 
 
 def bench(
@@ -85,110 +57,58 @@ def bench(
                 raise
             balancers.pop(name, None)
             run.say(f"left out {name}: {error}")
-    costs = measure(run, balancers, window, rounds)
-    print(table(costs))
+    costs = compare(run, balancers, window, rounds)
+    passes = {name: _passes(run, balancer, window) for name, balancer in balancers.items()}
+    by_direction = {
+        way: {name: found[way] for name, found in passes.items()} for way in ("forward", "backward")
+    }
+    print(measure.table(costs, BASELINE, by_direction))
     if output:
-        _write(output, run, costs, command)
+        found = measure.numbers(costs, BASELINE)
+        for name in found:
+            found[name] |= {f"{way}_passes": number for way, number in passes[name].items()}
+        tree = {"config": run.config, "balancers": found}
+        measure.write(output, command, run.accelerator.device, tree)
 
 
-def measure(
+def compare(
     run: Run, balancers: Mapping[str, LossBalancer], window: Sequence[TaskBatch], rounds: int
 ) -> dict[str, Cost]:
-    """The cost of each balancer's steps; they take turns, each next to a turn of the baseline.
+    """The cost of each balancer's steps, next to the baseline's.
 
-    Every turn has an engine of its own, so that no balancer's memory stays while another is
-    measured, and holds every kind of step that the settings make.
+    A measured turn holds every kind of step that the settings make; what is returned is the time of
+    one step.
     """
-    settings = run.settings
-    steps = math.lcm(settings.balance_every, settings.conflict_every or 1)
-    costs = {name: Cost() for name in balancers}
-    plain = partial(_engine(run, balancers[BASELINE]), window, epoch=0)
-    for turn in range(rounds):
-        first = 1 + turn * (steps + 1)
-        for name, balancer in balancers.items():
-            cost, step = costs[name], partial(_engine(run, balancer), window, epoch=0)
-            if turn == 0:
-                cost.peak_bytes = peak_bytes(run.accelerator.device, partial(step, step=first))
-            else:
-                step(step=first)
-            seconds, _ = _timed(run, plain, range(first, first + steps))
-            cost.baseline_seconds.append(seconds)
-            seconds, results = _timed(run, step, range(first + 1, first + 1 + steps))
-            cost.seconds.append(seconds)
-            cost.backward_passes = sum(result.backward_passes for result in results) / steps
-            cost.forward_passes = len(window) * (1 + balancer.revisits)
+    makers = {name: partial(_steps, run, b, window) for name, b in balancers.items()}
+    costs = measure.in_turns(makers, BASELINE, rounds=rounds, device=run.accelerator.device)
+    for cost in costs.values():
+        cost.seconds = [seconds / _period(run) for seconds in cost.seconds]
+        cost.baseline_seconds = [seconds / _period(run) for seconds in cost.baseline_seconds]
     return costs
 
 
-def _timed(
-    run: Run, step: Callable[..., StepResult], numbers: range
-) -> tuple[float, list[StepResult]]:
-    """Seconds of a step."""
-    _wait(run)
-    start = time.perf_counter()
-    results = [step(step=number) for number in numbers]
-    _wait(run)
-    return (time.perf_counter() - start) / len(numbers), results
+def _period(run: Run) -> int:
+    """Steps after which the kinds of steps come again."""
+    return math.lcm(run.settings.balance_every, run.settings.conflict_every or 1)
 
 
-def peak_bytes(device: torch.device, step: Callable[[], object]) -> int | None:
-    """The most that the tensors of a step take at a time, above what is held before it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        held = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        step()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - held
-    if device.type == "cpu":
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks of its own start and end
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            step()
-        events = profiler.profiler.kineto_results.events()
-        changes = [event for event in events if event.name() == "[memory]"]
-        changes.sort(key=lambda event: event.start_ns())
-        return max(accumulate(event.nbytes() for event in changes), default=0)
-    step()
-    return None
+def _steps(run: Run, balancer: LossBalancer, window: Sequence[TaskBatch]) -> Work:
+    """A new engine, that does a step of each kind."""
+    engine, number = _engine(run, balancer), count()
+
+    def work() -> None:
+        for _ in range(_period(run)):
+            engine(window, step=next(number), epoch=0)
+
+    return work
 
 
-def table(costs: Mapping[str, Cost]) -> str:
-    """Each cost, and its ratio to the baseline's."""
-    rows = [("", "step", f"x {BASELINE}", "", "memory", f"x {BASELINE}", "forward", "backward")]
-    for name, cost in costs.items():
-        numbers = summary(cost, costs[BASELINE])
-        low, high = numbers["quartiles"]
-        memory = ("-", "-")
-        if cost.peak_bytes is not None:
-            ratio = f"{numbers['memory_ratio']:.2f}"
-            memory = (f"{cost.peak_bytes / MIB:.0f} MiB", ratio)
-        rows.append((
-            name, f"{numbers['milliseconds']:.1f} ms", f"{numbers['ratio']:.2f}",
-            f"({low:.2f} to {high:.2f})", *memory,
-            f"{cost.forward_passes:g}", f"{cost.backward_passes:g}",
-        ))  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            word.rjust(width) if number else word.ljust(width)
-            for number, (word, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-
-
-def summary(cost: Cost, baseline: Cost) -> dict[str, Any]:
-    """Medians over the rounds."""
-    pairs = zip(cost.seconds, cost.baseline_seconds, strict=True)
-    ratios = sorted(seconds / plain for seconds, plain in pairs)
-    quarter = len(ratios) // 4
-    known = cost.peak_bytes is not None and baseline.peak_bytes
-    return {
-        "milliseconds": 1000 * statistics.median(cost.seconds),
-        "ratio": statistics.median(ratios),
-        "quartiles": [ratios[quarter], ratios[-1 - quarter]],
-        "memory_ratio": cost.peak_bytes / baseline.peak_bytes if known else None,  # type: ignore[operator]
-    }
+def _passes(run: Run, balancer: LossBalancer, window: Sequence[TaskBatch]) -> dict[str, float]:
+    """Through the network, per step."""
+    engine, steps = _engine(run, balancer), range(_period(run))
+    results = [engine(window, step=step, epoch=0) for step in steps]
+    backward = sum(result.backward_passes for result in results) / len(steps)
+    return {"forward": len(window) * (1 + balancer.revisits), "backward": backward}
 
 
 def _assemble(config: Config) -> Run:
@@ -220,23 +140,3 @@ def _engine(run: Run, balancer: LossBalancer) -> Step:
     return build_engine(
         run.settings, run.accelerator, run.model, balancer, run.optimizer, run.engine.sharing
     )
-
-
-def _wait(run: Run) -> None:
-    if run.accelerator.device.type != "cpu":
-        torch.accelerator.synchronize(run.accelerator.device)
-
-
-def _write(output: Path, run: Run, costs: Mapping[str, Cost], command: str) -> None:
-    device = run.accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    tree = {
-        "command": command,
-        **environment(name, 1),
-        "threads": torch.get_num_threads(),
-        "config": run.config,
-        "balancers": {
-            name: {**vars(cost), **summary(cost, costs[BASELINE])} for name, cost in costs.items()
-        },
-    }
-    output.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")

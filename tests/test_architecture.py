@@ -22,7 +22,7 @@ ENGINE = {
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "api", "launch", "bench", "scaffold", "data_check", "__main__",
+    "help", "cli", "api", "launch", "bench", "measure", "scaffold", "data_check", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from mtlkit.bench import MIB, Cost, peak_bytes, summary, table
 from mtlkit.cli import main
 
 SMALL = [
@@ -132,34 +131,3 @@ def test_a_wrong_name_fails_before_torch_is_imported() -> None:
         "mtlkit bench: error: unknown balancer 'x'\n  availa"[:49],
     )
     assert "--balancers NAMES" in done.stdout
-
-
-def test_peak_memory_is_what_lives_at_the_same_time() -> None:
-    held = torch.zeros(3 * MIB, dtype=torch.uint8)
-
-    def step() -> None:
-        for _ in range(5):
-            first = torch.zeros(2 * MIB, dtype=torch.uint8)
-            second = torch.zeros(MIB, dtype=torch.uint8)
-            del first, second
-        torch.zeros(MIB, dtype=torch.uint8)
-
-    assert peak_bytes(torch.device("cpu"), step) == 3 * MIB
-    assert held.numel() == 3 * MIB
-
-
-def test_a_rounds_ratio_is_to_the_baseline_of_the_same_round() -> None:
-    plain = Cost([1.0, 2.0, 9.0], [1.0, 2.0, 9.0], 50, 1, 1)
-    other = Cost([2.0, 6.0, 9.0], [1.0, 2.0, 9.0], 125, 3, 1)
-    assert summary(other, plain) == {
-        "milliseconds": 6000.0, "ratio": 2.0, "quartiles": [1.0, 3.0], "memory_ratio": 2.5
-    }  # fmt: skip
-
-
-def test_the_table_leaves_out_what_no_one_counts() -> None:
-    plain, other = Cost([1.0], [1.0], None, 1, 1), Cost([1.5], [1.0], None, 3, 1)
-    assert table({"equal": plain, "mgda": other}).splitlines() == [
-        "            step  x equal                  memory  x equal  forward  backward",
-        "equal  1000.0 ms     1.00  (1.00 to 1.00)       -        -        1         1",
-        "mgda   1500.0 ms     1.50  (1.50 to 1.50)       -        -        1         3",
-    ]
