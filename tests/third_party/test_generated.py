@@ -1,7 +1,7 @@
 """What ``mtlkit plugin new`` writes installs, is listed, and passes its own tests as it is."""
 
 import pytest
-from conftest import Environment, MakeEnvironment
+from environments import Environment, MakeEnvironment
 
 from mtlkit.registry import KINDS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Environment, MakeEnvironment
+from environments import Environment, MakeEnvironment
 
 pytestmark = pytest.mark.slow
 

@@ -1,14 +1,13 @@
 """Distributions made on the fly: a folder with dist-info on sys.path is an installed plugin."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from installing import Install
 
 from mtlkit import registry
-
-Install = Callable[..., Path]
 
 PARTS = '''
 from collections.abc import Sequence

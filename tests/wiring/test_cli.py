@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Install
+from installing import Install
 
 import mtlkit
 from mtlkit import api, cli, launch

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Install
+from installing import Install
 
 import mtlkit
 

@@ -80,6 +80,7 @@ def test_signals_are_passed_on_once_and_waited_for(
     name = number.name.removeprefix("SIG")
     write(child, f'trap "sleep $RANK; echo x >> {tmp_path}/got$RANK; exit {128 + number}" {name}; '
                  f"touch {tmp_path}/up$RANK; while :; do sleep 0.05; done")  # fmt: skip
+    ours = signal.signal(number, signal.default_int_handler)  # else a child may inherit "ignore"
     before = signal.getsignal(number)
 
     def interrupt() -> None:
@@ -94,6 +95,7 @@ def test_signals_are_passed_on_once_and_waited_for(
     for rank in "01":
         assert (tmp_path / f"got{rank}").read_text() == "x\n"
     assert signal.getsignal(number) is before
+    signal.signal(number, ours)
 
 
 def test_more_processes_than_gpus_are_refused(child: Path, monkeypatch: pytest.MonkeyPatch) -> None:

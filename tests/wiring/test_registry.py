@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Install
+from installing import Install
 
 import mtlkit
 from mtlkit import registry

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import Install
+from installing import Install
 
 from mtlkit import cli, registry, scaffold
 from mtlkit.registry import KINDS
