@@ -1,7 +1,6 @@
 """What balancing by gradients costs: ours, TorchJD's and LibMTL's, on one network, in turn.
 
 Everything is compared with a step written by hand: forward, the sum of the losses backward, SGD.
-Each is measured next to such a step, round after round; what is printed are medians of ratios.
 ``floor`` is what no exact method can beat: (F + H + K T) / (F + H + T), with F the forward pass,
 H the heads' backward pass and T that of what comes before the features, all measured here.
 
@@ -11,14 +10,12 @@ TorchJD and LibMTL are used as installed; what cannot be imported or fails is na
 import argparse
 import importlib
 import importlib.util
-import json
 import statistics
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,23 +25,21 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import mtlkit
-from mtlkit import api, config
-from mtlkit.bench import MIB, peak_bytes
+from mtlkit import api, config, measure, registry
 from mtlkit.build import build_engine, create
 from mtlkit.gradients import Cut
-from mtlkit.run import environment
+from mtlkit.options import required
 from mtlkit.settings import Choice
 from mtlkit.train import windows
 
 OURS = ("mgda", "upgrad", "cagrad", "pcgrad", "nash")
+PLAIN = "by hand"
 LIBMTL_OPTIONS = {"calpha": 0.4, "rescale": 1, "mgda_gn": "none"}
 NETWORKS = {
     "resnet18": (["--backbone", "timm"], "cls"),
     "segnet": (["--backbone", "segnet"], "seg"),
 }
 """Options of each network, and the first task; the others are ``cls``, whose head is linear."""
-
-Step = Callable[[], Any]
 
 
 class Bench:
@@ -102,7 +97,7 @@ class Bench:
         self.optimizer.zero_grad(set_to_none=True)
         return [b - a for a, b in pairwise(times)]
 
-    def ours(self, name: str, gradients: str) -> Step:
+    def ours(self, name: str, gradients: str) -> measure.Work:
         """A new engine."""
         settings = self.run.settings
         settings.gradients = gradients  # type: ignore[assignment]
@@ -112,7 +107,7 @@ class Bench:
         )
         return partial(engine, [self.batch], step=0, epoch=0)
 
-    def torchjd(self, name: str, chunk: int | None) -> Step:
+    def torchjd(self, name: str, chunk: int | None) -> measure.Work:
         """TorchJD's step for several tasks, as its documentation has it."""
         from torchjd import aggregation, autojac
 
@@ -140,7 +135,7 @@ class Bench:
     last_alone = True
     """Both networks' heads read only the last features; the others only lead to them."""
 
-    def libmtl(self, name: str) -> Step:
+    def libmtl(self, name: str) -> measure.Work:
         """LibMTL's weighting class, with what its architecture class would give it."""
         weighting = getattr(_libmtl(name), name)
 
@@ -164,19 +159,40 @@ class Bench:
 
         return step
 
-    def items(self) -> Iterator[tuple[str, Callable[[], Step]]]:
-        """Every way by name, and what makes it ready."""
-        yield "plain", lambda: self.plain
-        known = [name for name in OURS if name in mtlkit.names("balancer")]
-        yield "mtlkit equal", partial(self.ours, "equal", "parameters")
+    def ways(self, balancers: Sequence[str]) -> dict[str, measure.Maker]:
+        """What makes each way ready, by name."""
+        found: dict[str, measure.Maker] = {PLAIN: lambda: self.plain}
+        found["mtlkit equal"] = partial(self.ours, "equal", "parameters")
         for gradients in ("parameters", "features"):
-            for name in known:
-                yield f"mtlkit {name}, {gradients}", partial(self.ours, name, gradients)
-        for chunk in (None, 1):
+            for name in balancers:
+                found[f"mtlkit {name}, {gradients}"] = partial(self.ours, name, gradients)
+        for chunk, words in ((None, "batched"), (1, "one pass at a time")):
             for name in ("UPGrad", "MGDA", "CAGrad", "PCGrad"):
-                yield f"torchjd {name}, chunk {chunk}", partial(self.torchjd, name, chunk)
+                found[f"TorchJD {name}, {words}"] = partial(self.torchjd, name, chunk)
         for name in ("UPGrad", "MGDA", "CAGrad", "PCGrad", "Nash_MTL"):
-            yield f"LibMTL {name}", partial(self.libmtl, name)
+            found[f"LibMTL {name}"] = partial(self.libmtl, name)
+        return found
+
+    def usable(self, ways: dict[str, measure.Maker]) -> dict[str, measure.Maker]:
+        """Without those that fail, which are named."""
+        good = {}
+        for name, make in ways.items():
+            try:
+                make()()
+                good[name] = make
+            except Exception as error:  # a peer's own, whatever it is
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                print(f"{name} left out: {reason}", file=sys.stderr)
+                self.optimizer.zero_grad(set_to_none=True)
+                for parameter in self.shared:
+                    vars(parameter).pop("jac", None)
+        return good
+
+    def floor(self, rounds: int) -> float:
+        """The least that an exact method costs, against the plain step; median over rounds."""
+        tasks = len(self.own)
+        parts = [self.parts() for _ in range(rounds + 1)][1:]
+        return statistics.median((f + h + tasks * t) / (f + h + t) for f, h, t in parts)
 
 
 def _libmtl(name: str) -> types.ModuleType:
@@ -191,60 +207,8 @@ def _libmtl(name: str) -> types.ModuleType:
     return importlib.import_module(f"LibMTL.weighting.{name}")
 
 
-def measure(bench: Bench, rounds: int) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Seconds and peak bytes by item, and why others have none."""
-    found: dict[str, dict[str, Any]] = {}
-    failed = {}
-    device = bench.run.accelerator.device
-    for name, make in bench.items():
-        try:
-            make()()
-            found[name] = {"peak_bytes": peak_bytes(device, make()), "seconds": [], "plain": []}
-        except Exception as error:  # a peer's own, whatever it is
-            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-            bench.optimizer.zero_grad(set_to_none=True)
-            for parameter in bench.shared:
-                vars(parameter).pop("jac", None)
-    parts = []
-    for number in range(rounds):
-        parts.append(bench.parts())
-        for name, make in bench.items():
-            if name in found:
-                step = make()
-                if name.startswith("mtlkit"):  # an engine takes its memory in its first step
-                    step()
-                found[name]["plain"].append(_seconds(bench.plain))
-                found[name]["seconds"].append(_seconds(step))
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-    found["floor"] = _floor(parts, len(bench.own))
-    plain = found["plain"]["peak_bytes"]
-    for item in found.values():
-        ratios = [a / b for a, b in zip(item["seconds"], item["plain"], strict=True)]
-        item["ratio"] = statistics.median(ratios)
-        item["quartiles"] = _quartiles(ratios)
-        if "peak_bytes" in item:
-            item["memory_ratio"] = item["peak_bytes"] / plain
-    return found, failed
-
-
-def _floor(parts: list[list[float]], tasks: int) -> dict[str, Any]:
-    return {
-        "seconds": [forward + heads + tasks * trunk for forward, heads, trunk in parts],
-        "plain": [forward + heads + trunk for forward, heads, trunk in parts],
-        "parts": dict(zip(("forward", "heads", "trunk"), zip(*parts, strict=True), strict=True)),
-    }
-
-
-def _seconds(step: Step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def _quartiles(values: list[float]) -> list[float]:
-    ordered = sorted(values)
-    quarter = len(ordered) // 4
-    return [ordered[quarter], ordered[-1 - quarter]]
+def _seconds(work: measure.Work) -> float:
+    return measure.seconds(torch.device("cpu"), work)
 
 
 def solvers() -> dict[str, dict[str, float]]:
@@ -287,52 +251,41 @@ def _milliseconds(solve: Callable[[Tensor], Any], tasks: int) -> float:
     return 1000 * statistics.median(times)
 
 
-def report(found: dict[str, dict[str, Any]], failed: dict[str, str]) -> str:
-    """The numbers as text."""
-    lines = [f"{'':30}  x plain  {'':16}  memory  x plain"]
-    for name, item in found.items():
-        low, high = item["quartiles"]
-        line = f"{name:30}  {item['ratio']:7.2f}  ({low:.2f} to {high:.2f})".ljust(57)
-        if "peak_bytes" in item:
-            line += f"  {item['peak_bytes'] / MIB:4.0f} MiB  {item['memory_ratio']:.2f}"
-        lines.append(line)
-    return "\n".join([*lines, *(f"{name} left out: {why}" for name, why in failed.items())])
+def all_balancers() -> list[str]:
+    """Every registered balancer that decides by gradients and needs no option."""
+    found = registry.load()
+    classes = {name: found.find("balancer", name).load() for name in found.names("balancer")}
+    return [name for name, cls in classes.items() if cls.needs != "losses" and not required(cls)]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", choices=tuple(NETWORKS), default="resnet18")
     parser.add_argument("--tasks", type=int, default=3)
     parser.add_argument("--size", type=int, default=128, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--balancers", nargs="+", default=OURS, help="of mtlkit, or: all")
     parser.add_argument("--channels-last", action="store_true", help="LibMTL cannot do this")
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     bench = Bench(args.network, args.tasks, args.size, args.batch, channels_last=args.channels_last)
-    found, failed = measure(bench, args.rounds)
+    names = all_balancers() if args.balancers == ["all"] else args.balancers
+    ways = bench.usable(bench.ways(names))
+    device = bench.run.accelerator.device
+    costs = measure.in_turns(ways, PLAIN, rounds=args.rounds, device=device)
+    floor = bench.floor(args.rounds)
     alone = solvers()
-    print(report(found, failed))
-    print("a decision alone, in ms:")
-    for name, by_tasks in alone.items():
-        numbers = ", ".join(f"{value:.2f} for {tasks} tasks" for tasks, value in by_tasks.items())
-        print(f"{name:30}  {numbers}")
+    print(measure.table(costs, PLAIN))
+    print(f"floor of exact methods: {floor:.2f}")
+    print("a decision alone, in ms, for 3 and 10 tasks:")
+    rows = [[name, *(f"{value:.2f}" for value in by_tasks.values())]
+            for name, by_tasks in alone.items()]  # fmt: skip
+    print(measure.columns(rows))
     if args.output:
-        device = str(bench.run.accelerator.device)
-        tree = environment(device, 1)
-        tree["versions"] |= {name: _version(name) for name in ("torchjd", "LibMTL")}
-        tree["threads"] = torch.get_num_threads()
-        tree |= {"items": found, "left out": failed, "solvers": alone}
-        command = " ".join(["python", *sys.argv])
-        args.output.write_text(json.dumps({"command": command, **tree}, indent=2) + "\n")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+        found = {"steps": measure.numbers(costs, PLAIN), "floor": floor, "solvers": alone}
+        measure.write(args.output, " ".join(["python", *sys.argv]), device, found)
 
 
 if __name__ == "__main__":
