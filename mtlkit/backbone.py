@@ -1,11 +1,17 @@
 """Backbone: images to features, one entry per task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ class Backbone(nn.Module, ABC):
     """The sides of the images must be multiples of this."""
     decodes: ClassVar[bool] = False
     """Whether ``Features.dense`` exists, known before the backbone is built."""
+    recomputes: bool = False
+    """Whether :meth:`recompute` is used, so that activations need not be kept."""
+    _checkpoints = False
 
     def __init__(
         self, tasks: Sequence[str], dense_tasks: Sequence[str] = (), in_channels: int = 3, /
@@ -117,6 +126,36 @@ class Backbone(nn.Module, ABC):
         """
         return {}
 
+    def checkpoint_activations(self) -> None:
+        """From now on compute the activations inside :meth:`recompute` again in the backward pass.
+
+        Raises:
+            ValueError: this backbone uses :meth:`recompute` nowhere, as ``recomputes`` says.
+        """
+        if not self.recomputes:
+            raise ValueError(
+                f"{type(self).__name__} cannot compute activations again; leave activation "
+                "checkpointing out, or use another backbone"
+            )
+        self._checkpoints = True
+
+    def recompute(self, function: Callable[..., Result], *inputs: Any) -> Result:
+        """``function(*inputs)``, of which only the inputs are kept for the backward pass if asked.
+
+        Then outputs, gradients and running statistics are as without: random numbers are the same
+        again, and batch norm does not count the second pass.
+
+        Args:
+            function: of tensors, which it does not alter. Every module that it calls is itself or
+                one of the inputs.
+            inputs: its arguments.
+        """
+        if not (self._checkpoints and torch.is_grad_enabled()):
+            return function(*inputs)
+        modules = [m for m in (function, *inputs) if isinstance(m, nn.Module)]
+        norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm)]
+        return _recompute(function, inputs, norms)
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse images that do not survive the backbone's strides.
 
@@ -130,3 +169,26 @@ class Backbone(nn.Module, ABC):
                 f"{type(self).__name__} needs image sides that are multiples of {m}, "
                 f"but got {height} x {width}; use a height of {near[0]} and a width of {near[1]}"
             )
+
+
+def _recompute(
+    function: Callable[..., Result], inputs: Sequence[Any], norms: Sequence[_BatchNorm]
+) -> Result:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _uncounted(norms)
+
+    result: Result = checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    return result
+
+
+@contextmanager
+def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Let a pass in training mode leave no trace in running statistics."""
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
