@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -65,8 +65,8 @@ class Backbone(nn.Module, ABC):
     decodes: ClassVar[bool] = False
     """Whether ``Features.dense`` exists, known before the backbone is built."""
     recomputes: bool = False
-    """Whether :meth:`recompute` is used, so that activations need not be kept."""
-    _checkpoints = False
+    """Whether the backbone calls its blocks through :meth:`recompute`."""
+    _again: Callable[..., Any] | None = None
 
     def __init__(
         self, tasks: Sequence[str], dense_tasks: Sequence[str] = (), in_channels: int = 3, /
@@ -130,14 +130,14 @@ class Backbone(nn.Module, ABC):
         """From now on compute the activations inside :meth:`recompute` again in the backward pass.
 
         Raises:
-            ValueError: this backbone uses :meth:`recompute` nowhere, as ``recomputes`` says.
+            ValueError: this backbone cannot.
         """
         if not self.recomputes:
             raise ValueError(
                 f"{type(self).__name__} cannot compute activations again; leave activation "
                 "checkpointing out, or use another backbone"
             )
-        self._checkpoints = True
+        self._again = torch.compiler.disable(_recompute)  # type: ignore[no-untyped-call]
 
     def recompute(self, function: Callable[..., Result], *inputs: Any) -> Result:
         """``function(*inputs)``, of which only the inputs are kept for the backward pass if asked.
@@ -150,11 +150,12 @@ class Backbone(nn.Module, ABC):
                 one of the inputs.
             inputs: its arguments.
         """
-        if not (self._checkpoints and torch.is_grad_enabled()):
+        if self._again is None or not torch.is_grad_enabled():
             return function(*inputs)
         modules = [m for m in (function, *inputs) if isinstance(m, nn.Module)]
         norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm)]
-        return _recompute(function, inputs, norms)
+        result: Result = self._again(function, inputs, norms)
+        return result
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse images that do not survive the backbone's strides.
@@ -175,20 +176,27 @@ def _recompute(
     function: Callable[..., Result], inputs: Sequence[Any], norms: Sequence[_BatchNorm]
 ) -> Result:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _uncounted(norms)
+        return nullcontext(), _Uncounted(norms)
 
     result: Result = checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
     return result
 
 
-@contextmanager
-def _uncounted(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Let a pass in training mode leave no trace in running statistics."""
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, momentum, count in before:
+class _Uncounted:
+    """Lets passes in training mode leave no trace in running statistics.
+
+    It is entered anew in every backward pass through the same graph.
+    """
+
+    def __init__(self, norms: Sequence[_BatchNorm]) -> None:
+        self.norms = norms
+        self.before: list[tuple[float | None, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
