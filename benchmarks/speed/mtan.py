@@ -40,7 +40,8 @@ def run(args: argparse.Namespace, *changes: str) -> Run:
         "tasks": ",".join(ids[: args.tasks]), "backbone": args.network,
         "backbone.width": args.width, "data": "shapes", "data.size": args.size,
         "data.train": args.batch, "batch-size": args.batch, "workers": 0, "augment": "none",
-        "optimizer": "adam", "lr": 1e-4, "weight-decay": 0, "precision": args.precision,
+        "optimizer": "adam", "lr": 1e-4, "weight-decay": 0, "scheduler": "none",
+        "precision": args.precision,
     }  # fmt: skip
     words = [f"--{name}={value}" for name, value in options.items()]
     made = api._assemble(config.parse([*words, *changes]))
