@@ -1,13 +1,14 @@
 """Ways to compute an attention block of MTAN for all tasks: what each costs, block by block.
 
-``loop`` goes from task to task and concatenates what a mask sees. ``split`` is mtlkit's: the sum of
-two convolutions instead. ``stacked`` convolves what all tasks see once, with the tasks' weights
-stacked; ``folded`` convolves the masked maps of all tasks as one batch; ``grouped`` does all, with
-grouped convolutions. Batch norm sees one task at a time in each, in the same order.
+``loop`` goes from task to task and concatenates what a mask sees, as the study's and mtlkit's do.
+``split`` adds two convolutions instead, which keeps less but is no faster. ``stacked`` convolves
+what all tasks see once, with the tasks' weights stacked; ``folded`` convolves the masked maps of
+all tasks as one batch; ``grouped`` does all, with grouped convolutions. Batch norm sees one task at
+a time in each, in the same order.
 
-All but the first two join the tasks' graphs. A task's gradient then goes through the others' maps,
-which costs a balancer that asks for each task's gradient T times as much, and makes every task a
-user of the others' masks: they would have to win by much to be worth two forms of MTAN.
+The last three join the tasks' graphs. A task's gradient then goes through the others' maps, which
+costs a balancer that asks for each task's gradient T times as much, and makes every task a user of
+the others' masks: they would have to win by much to be worth two forms of MTAN.
 """
 
 import argparse

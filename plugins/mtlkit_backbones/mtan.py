@@ -180,7 +180,7 @@ def _attend_block(
     make_mask: nn.Sequential, convolve: nn.Module, last: Tensor, *seen: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A task's features after a block of the encoder, and their mask."""
-    mask = _mask_over(make_mask, *seen)
+    mask: Tensor = make_mask(torch.cat(seen, 1))
     return F.max_pool2d(convolve(mask * last), 2), mask
 
 
@@ -189,23 +189,8 @@ def _attend_stage(
 ) -> tuple[Tensor, Tensor]:
     """A task's features after a stage of the decoder, and their mask."""
     larger = F.interpolate(feature, scale_factor=2, mode="bilinear", align_corners=True)
-    mask = _mask_over(make_mask, unpooled, convolve(larger))
+    mask: Tensor = make_mask(torch.cat((unpooled, convolve(larger)), 1))
     return mask * last, mask
-
-
-def _mask_over(make_mask: nn.Sequential, *maps: Tensor) -> Tensor:
-    """The mask made of the maps' concatenation, which itself would be another large map to keep.
-
-    The first convolution is 1x1, so it is the sum of convolutions of the maps.
-    """
-    first = cast(nn.Conv2d, make_mask[0])
-    weights = torch.split_with_sizes(first.weight, [x.shape[1] for x in maps], dim=1)
-    x = F.conv2d(maps[0], weights[0], first.bias)
-    for other, weight in zip(maps[1:], weights[1:], strict=True):
-        x = x.add_(F.conv2d(other, weight))
-    for layer in make_mask[1:]:
-        x = layer(x)
-    return x
 
 
 def _masks(inputs: Sequence[int], outputs: Sequence[int], norm: Norm) -> nn.ModuleList:
