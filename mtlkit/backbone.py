@@ -1,11 +1,17 @@
 """Backbone: images to features, one entry per task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ class Backbone(nn.Module, ABC):
     """The sides of the images must be multiples of this."""
     decodes: ClassVar[bool] = False
     """Whether ``Features.dense`` exists, known before the backbone is built."""
+    recomputes: bool = False
+    """Whether the backbone calls its blocks through :meth:`recompute`."""
+    _again: Callable[..., Any] | None = None
 
     def __init__(
         self, tasks: Sequence[str], dense_tasks: Sequence[str] = (), in_channels: int = 3, /
@@ -117,6 +126,37 @@ class Backbone(nn.Module, ABC):
         """
         return {}
 
+    def checkpoint_activations(self) -> None:
+        """From now on compute the activations inside :meth:`recompute` again in the backward pass.
+
+        Raises:
+            ValueError: this backbone cannot.
+        """
+        if not self.recomputes:
+            raise ValueError(
+                f"{type(self).__name__} cannot compute activations again; leave activation "
+                "checkpointing out, or use another backbone"
+            )
+        self._again = torch.compiler.disable(_recompute)  # type: ignore[no-untyped-call]
+
+    def recompute(self, function: Callable[..., Result], *inputs: Any) -> Result:
+        """``function(*inputs)``, of which only the inputs are kept for the backward pass if asked.
+
+        Then outputs, gradients and running statistics are as without: random numbers are the same
+        again, and batch norm does not count the second pass.
+
+        Args:
+            function: of tensors, which it does not alter. Every module that it calls is itself or
+                one of the inputs.
+            inputs: its arguments.
+        """
+        if self._again is None or not torch.is_grad_enabled():
+            return function(*inputs)
+        modules = [m for m in (function, *inputs) if isinstance(m, nn.Module)]
+        norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm)]
+        result: Result = self._again(function, inputs, norms)
+        return result
+
     def check_size(self, height: int, width: int) -> None:
         """Refuse images that do not survive the backbone's strides.
 
@@ -130,3 +170,33 @@ class Backbone(nn.Module, ABC):
                 f"{type(self).__name__} needs image sides that are multiples of {m}, "
                 f"but got {height} x {width}; use a height of {near[0]} and a width of {near[1]}"
             )
+
+
+def _recompute(
+    function: Callable[..., Result], inputs: Sequence[Any], norms: Sequence[_BatchNorm]
+) -> Result:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _Uncounted(norms)
+
+    result: Result = checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    return result
+
+
+class _Uncounted:
+    """Lets passes in training mode leave no trace in running statistics.
+
+    It is entered anew in every backward pass through the same graph.
+    """
+
+    def __init__(self, norms: Sequence[_BatchNorm]) -> None:
+        self.norms = norms
+        self.before: list[tuple[float | None, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

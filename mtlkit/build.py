@@ -132,6 +132,11 @@ def build(config: Config) -> Parts:
         config.tasks, config.backbone, dataset.spec, image_size=image_size, views=settings.views
     )
     model.frozen_bn = settings.freeze_bn
+    if settings.checkpoint_activations:
+        try:
+            model.backbone.checkpoint_activations()
+        except ValueError as error:
+            raise ConfigError(f"backbone '{config.backbone.name}': {error}") from error
     balancer = create("balancer", config.balancer, tuple(config.tasks))
     check_monitor(settings.monitor, model)
     return Parts(dataset, model, balancer, image_size)

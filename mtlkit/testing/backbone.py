@@ -228,6 +228,32 @@ def _it_trains_in_bfloat16(subject: Subject) -> None:
 
 
 @CHECKS.add(
+    why="--checkpoint-activations promises the same training in less memory.",
+    mend="Give recompute() a module, or a function and every module that it calls; change none of "
+    "its inputs in place. Leave `recomputes` False if the backbone cannot do this.",
+)
+def _activations_that_are_computed_again_change_nothing(subject: Subject) -> None:
+    keeps, computes = subject.build(), subject.build()
+    computes.load_state_dict(keeps.state_dict())
+    try:
+        computes.checkpoint_activations()
+    except ValueError:
+        return
+    images = _images(keeps, _sizes(keeps)[0], 3)
+    for backbone in (keeps, computes):
+        torch.manual_seed(0)
+        _backward(_features(backbone, images))
+    for kind, both in {
+        "the gradient of": (keeps.named_parameters(), computes.named_parameters()),
+        "the buffer": (keeps.named_buffers(), computes.named_buffers()),
+    }.items():
+        for (name, expected), (_, found) in zip(*both, strict=True):
+            pair = (found, expected) if kind == "the buffer" else (found.grad, expected.grad)
+            same = pair[0] is pair[1] is None or near(*pair)
+            expect(same, f"with activations computed again, {kind} {name} is another")
+
+
+@CHECKS.add(
     why="A saved model is built anew from its options and filled with the saved weights.",
     mend="Keep all that is learned in parameters and buffers (register_buffer), none twice.",
 )

@@ -4,14 +4,17 @@ Reference: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-S
 Recognition", ICLR 2015, arXiv 1409.1556, configuration D.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Literal["batch", "none"]
+
+Recompute = Callable[..., Any]
+"""Calls a function with inputs, as :meth:`mtlkit.Backbone.recompute` does."""
 
 DEPTHS = (2, 2, 3, 3, 3)
 """3x3 convolutions per block."""
@@ -86,19 +89,24 @@ class Encoder(nn.Module):
         """All convolutions in order, each with its batch norm and ReLU."""
         return [cast(nn.Sequential, m) for block in self.blocks for m in block.children()]
 
-    def forward(self, x: Tensor) -> Encoded:
+    def forward(self, x: Tensor, recompute: Recompute) -> Encoded:
         """Encode ``[B, C, H, W]``."""
-        firsts, lasts, all_indices = [], [], []
+        firsts, lasts, indices = [], [], []
         for block in self.blocks:
-            first, *rest = block.children()
-            x = first(x)
-            firsts.append(x)
-            for layer in rest:
-                x = layer(x)
-            lasts.append(x)
-            x, indices = F.max_pool2d(x, 2, return_indices=True)
-            all_indices.append(indices)
-        return Encoded(tuple(firsts), tuple(lasts), tuple(all_indices), x)
+            first, last, x, where = recompute(_encode, block, x)
+            firsts.append(first)
+            lasts.append(last)
+            indices.append(where)
+        return Encoded(tuple(firsts), tuple(lasts), tuple(indices), x)
+
+
+def _encode(block: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Outputs of a block's first and last convolution, the pooled last one, and from where."""
+    first = last = block[0](x)
+    for layer in block[1:]:
+        last = layer(last)
+    pooled, where = F.max_pool2d(last, 2, return_indices=True)
+    return first, last, pooled, where
 
 
 class Stage(NamedTuple):
@@ -125,21 +133,29 @@ class Decoder(nn.Module):
             self.stages.append(nn.Sequential(*[conv_relu(c_in, c, norm) for c in outputs]))
         kaiming(self)
 
-    def forward(self, x: Tensor, indices: Sequence[Tensor]) -> list[Stage]:
+    def forward(self, x: Tensor, indices: Sequence[Tensor], recompute: Recompute) -> list[Stage]:
         """Decode the pooled map of the coarsest block; coarsest stage first."""
-        stages = []
+        stages: list[Stage] = []
         for stage, where in zip(self.stages, reversed(indices), strict=True):
-            unpooled = unpool(x, where)
-            x = stage(unpooled)
-            stages.append(Stage(unpooled, x))
+            stages.append(recompute(_decode, stage, x, where))
+            x = stages[-1].last
         return stages
 
 
+def _decode(stage: nn.Module, x: Tensor, where: Tensor) -> Stage:
+    unpooled = unpool(x, where)
+    return Stage(unpooled, stage(unpooled))
+
+
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
-    """Put each value where its maximum was, zeros elsewhere: ``[B, C, 2H, 2W]``."""
-    if not torch.are_deterministic_algorithms_enabled():
-        return F.max_unpool2d(x, indices, (2, 2))
-    # torch refuses max_unpool2d then, although windows that do not overlap leave nothing to chance.
+    """Put each value where its maximum was, zeros elsewhere: ``[B, C, 2H, 2W]``.
+
+    What torch's own ``max_unpool2d`` does, but its gradient is in the memory order of ``x``, which
+    costs half the time channels last, and deterministic algorithms are no reason to refuse it.
+    """
     b, c, h, w = x.shape
-    flat = x.new_zeros(b, c, 4 * h * w).scatter(2, indices.flatten(2), x.flatten(2))
-    return flat.view(b, c, 2 * h, 2 * w)
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    flat, where = (t.flatten(2).mT if last else t.flatten(2) for t in (x, indices))
+    zeros = x.new_zeros((b, 4 * h * w, c) if last else (b, c, 4 * h * w))
+    out = zeros.scatter(1 if last else 2, where, flat)
+    return (out.mT if last else out).view(b, c, 2 * h, 2 * w)

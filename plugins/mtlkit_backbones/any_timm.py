@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
+from timm.models._features import FeatureGetterNet, FeatureListNet
 from torch import Tensor, nn
 
 from mtlkit import Backbone, DataError, Features, FeatureSpec
@@ -59,6 +60,7 @@ class Timm(Backbone):
         self.options = dict(options or {})
         self.net: nn.Module
         self.net, self.fixed_size = _build(model, in_channels, self.options)
+        self.recomputes = type(self.net) is FeatureListNet and any(map(_large, self.net.children()))
         info: Any = self.net.feature_info
         self.spec = FeatureSpec(tuple(info.channels()), tuple(info.reduction()))
         self.multiple = math.lcm(*self.spec.strides)
@@ -82,10 +84,29 @@ class Timm(Backbone):
     def encode(self, images: Tensor) -> Features:
         """The model's features, channels first."""
         self.check_size(images.shape[-2], images.shape[-1])
-        levels = self.net(images)
+        levels = self._stages(images) if self.recomputes else self.net(images)
         if self.channels_end:
             levels = [level.permute(0, 3, 1, 2) for level in levels]
         return Features(tuple(levels))
+
+    def checkpoint_activations(self) -> None:
+        """Recompute the stages, or let timm do so with the blocks of a model without batch norm."""
+        inner = getattr(self.net, "model", None)
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.net.modules())
+        if isinstance(self.net, FeatureGetterNet) and inner is not None and not normed:
+            cast(Any, inner).set_grad_checkpointing(True)
+        else:
+            super().checkpoint_activations()
+
+    def _stages(self, x: Tensor) -> list[Tensor]:
+        """What timm's ``FeatureListNet`` does, but batch norm counts every image once."""
+        net = cast(FeatureListNet, self.net)
+        levels = []
+        for name, stage in net.items():
+            x = self.recompute(stage, x) if _large(stage) else stage(x)
+            if name in net.return_layers:
+                levels.append(x)
+        return levels
 
     def initialise(self) -> list[str]:
         """Load the model's weights, if asked to."""
@@ -158,6 +179,11 @@ def _create(
             if "dynamic_img_size" not in str(error):
                 raise
     return create(), bool(options.get("dynamic_img_size"))
+
+
+def _large(stage: nn.Module) -> bool:
+    """Whether it is more than one layer; one layer may work in place, and is soon recomputed."""
+    return any(True for _ in stage.children())
 
 
 def _config(net: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """MTAN: a shared network, and soft masks with which each task picks its features from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
@@ -21,6 +21,9 @@ from mtlkit_backbones._vgg import (
 )
 from mtlkit_backbones._vgg_weights import check_pretrained, load_vgg, normalisation
 
+Look = Callable[[str, Tensor], None]
+"""Is shown each mask of a task."""
+
 
 class MTAN(Backbone):
     """SegNet shared by all tasks, of whose blocks each task masks what it needs.
@@ -40,9 +43,13 @@ class MTAN(Backbone):
     arXiv 1803.10704, eq. 1 to 3. As in the authors' code the decoder's masks see the unpooled
     map, and upsampling aligns corners. Unlike it, the last convolution of a decoder's stage
     reduces the channels, and convolutions outside the encoder have no bias before batch norm.
+    The tasks go one after the other, each through a graph of its own, so that each task's gradient
+    can be taken alone: convolving the maps of all tasks as one batch is faster on small maps, but
+    each task's gradient would then go through the others' maps as well.
     """
 
     decodes: ClassVar[bool] = True
+    recomputes = True
 
     def __init__(
         self,
@@ -93,17 +100,18 @@ class MTAN(Backbone):
     def encode(self, images: Tensor) -> Encoded:
         """The shared encoder's blocks and where they pooled."""
         self.check_size(images.shape[-2], images.shape[-1])
-        encoded: Encoded = self.encoder(images)
+        encoded: Encoded = self.encoder(images, self.recompute)
         return encoded
 
     def route(self, shared: Encoded, tasks: Sequence[str], /) -> dict[str, Features]:
         """What the masks of each task let through."""
-        return {task: features for task, (features, _) in self._attend(shared, tasks).items()}
+        return self._attend(shared, tasks, _forget)
 
     def attention(self, images: Tensor) -> dict[str, list[Tensor]]:
         """The masks of each task, ``[B, C_i, H_i, W_i]`` in [0, 1]: encoder, then decoder."""
-        attended = self._attend(self.encode(images), self.tasks)
-        return {task: masks for task, (_, masks) in attended.items()}
+        masks: dict[str, list[Tensor]] = {task: [] for task in self.tasks}
+        self._attend(self.encode(images), self.tasks, lambda task, mask: masks[task].append(mask))
+        return masks
 
     def own_modules(self, task: str, /) -> Iterable[nn.Module]:
         """The masks are a task's own, all convolutions that follow them are shared."""
@@ -115,29 +123,25 @@ class MTAN(Backbone):
         """Load VGG-16's weights into the encoder, if asked to."""
         return load_vgg(self.encoder, self.pretrained, self.norm)
 
-    def _attend(
-        self, shared: Encoded, tasks: Sequence[str]
-    ) -> dict[str, tuple[Features, list[Tensor]]]:
-        """Features and masks of each task."""
+    def _attend(self, shared: Encoded, tasks: Sequence[str], look: Look) -> dict[str, Features]:
+        """Features of each task; ``look`` is shown the masks."""
         stages: list[Stage] = []
         if self.masks_decoder and self.decoder is not None and {*tasks} & {*self.dense_tasks}:
-            stages = self.decoder(shared.pooled, shared.indices)
+            stages = self.decoder(shared.pooled, shared.indices, self.recompute)
         attended = {}
         for task in tasks:
-            levels, masks = self._attend_encoder(task, shared)
+            levels = self._attend_encoder(task, shared, look)
             dense = None
             if self.decoder is not None and task in self.dense_tasks:
                 if self.masks_decoder:
-                    dense, more = self._attend_decoder(task, stages, levels[-1])
-                    masks += more
+                    dense = self._attend_decoder(task, stages, levels[-1], look)
                 else:
-                    dense = self.decoder(levels[-1], shared.indices)[-1].last
-            attended[task] = Features(tuple(levels), dense), masks
+                    dense = self.decoder(levels[-1], shared.indices, self.recompute)[-1].last
+            attended[task] = Features(tuple(levels), dense)
         return attended
 
-    def _attend_encoder(self, task: str, shared: Encoded) -> tuple[list[Tensor], list[Tensor]]:
+    def _attend_encoder(self, task: str, shared: Encoded, look: Look) -> list[Tensor]:
         levels: list[Tensor] = []
-        masks = []
         blocks = zip(
             self._masks_of(self.encoder_masks, task),
             self.encoder_convs,
@@ -146,29 +150,47 @@ class MTAN(Backbone):
             strict=True,
         )
         for make_mask, convolve, first, last in blocks:
-            seen = torch.cat((first, levels[-1]), 1) if levels else first
-            mask = make_mask(seen)
-            levels.append(F.max_pool2d(convolve(mask * last), 2))
-            masks.append(mask)
-        return levels, masks
+            seen = (first, *levels[-1:])
+            level, mask = self.recompute(_attend_block, make_mask, convolve, last, *seen)
+            levels.append(level)
+            look(task, mask)
+        return levels
 
     def _attend_decoder(
-        self, task: str, stages: Sequence[Stage], feature: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        masks = []
+        self, task: str, stages: Sequence[Stage], feature: Tensor, look: Look
+    ) -> Tensor:
         blocks = zip(
             self._masks_of(self.decoder_masks, task), self.decoder_convs, stages, strict=True
         )
         for make_mask, convolve, stage in blocks:
-            larger = F.interpolate(feature, scale_factor=2, mode="bilinear", align_corners=True)
-            mask = make_mask(torch.cat((stage.unpooled, convolve(larger)), 1))
-            feature = mask * stage.last
-            masks.append(mask)
-        return feature, masks
+            feature, mask = self.recompute(_attend_stage, make_mask, convolve, *stage, feature)
+            look(task, mask)
+        return feature
 
     @staticmethod
     def _masks_of(masks: nn.ModuleDict, task: str) -> nn.ModuleList:
         return cast(nn.ModuleList, masks[task])
+
+
+def _forget(task: str, mask: Tensor) -> None:
+    """Masks are large, and only pictures need them."""
+
+
+def _attend_block(
+    make_mask: nn.Sequential, convolve: nn.Module, last: Tensor, *seen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A task's features after a block of the encoder, and their mask."""
+    mask: Tensor = make_mask(torch.cat(seen, 1))
+    return F.max_pool2d(convolve(mask * last), 2), mask
+
+
+def _attend_stage(
+    make_mask: nn.Sequential, convolve: nn.Module, unpooled: Tensor, last: Tensor, feature: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A task's features after a stage of the decoder, and their mask."""
+    larger = F.interpolate(feature, scale_factor=2, mode="bilinear", align_corners=True)
+    mask: Tensor = make_mask(torch.cat((unpooled, convolve(larger)), 1))
+    return mask * last, mask
 
 
 def _masks(inputs: Sequence[int], outputs: Sequence[int], norm: Norm) -> nn.ModuleList:

@@ -29,6 +29,7 @@ class SegNet(Backbone):
     """
 
     decodes: ClassVar[bool] = True
+    recomputes = True
 
     def __init__(
         self,
@@ -57,15 +58,16 @@ class SegNet(Backbone):
     def encode(self, images: Tensor) -> Encoded:
         """The encoder's blocks and where they pooled."""
         self.check_size(images.shape[-2], images.shape[-1])
-        encoded: Encoded = self.encoder(images)
-        return encoded
+        encoded: Encoded = self.encoder(images, self.recompute)
+        return encoded._replace(firsts=())  # which nothing here reads
 
     def route(self, shared: Encoded, tasks: Sequence[str], /) -> dict[str, Features]:
         """The pyramid for every task; the decoder runs once, if a dense task is asked for."""
         features = dict.fromkeys(tasks, Features((*shared.lasts, shared.pooled)))
         dense = [task for task in tasks if task in self.dense_tasks]
         if self.decoder is not None and dense:
-            decoded = self.decoder(shared.pooled, shared.indices)[-1].last  # [B, width, H, W]
+            stages = self.decoder(shared.pooled, shared.indices, self.recompute)
+            decoded = stages[-1].last  # [B, width, H, W]
             features |= {task: features[task]._replace(dense=decoded) for task in dense}
         return features
 

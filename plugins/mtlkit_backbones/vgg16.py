@@ -27,6 +27,8 @@ class VGG16(Backbone):
     Recognition", ICLR 2015, arXiv 1409.1556, configuration D.
     """
 
+    recomputes = True
+
     def __init__(
         self,
         tasks: Sequence[str],
@@ -52,7 +54,7 @@ class VGG16(Backbone):
     def encode(self, images: Tensor) -> Features:
         """The pyramid."""
         self.check_size(images.shape[-2], images.shape[-1])
-        encoded = self.encoder(images)
+        encoded = self.encoder(images, self.recompute)
         return Features((*encoded.lasts, encoded.pooled))
 
     def initialise(self) -> list[str]:

@@ -1,7 +1,11 @@
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "speed"))  # the plain networks
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
-"""MTAN against its formulas."""
+"""MTAN against the plain loop over its tasks."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-import plain_networks
 import pytest
+import study
 import torch
 from backbone_cases import features
 from mtlkit_backbones.mtan import MTAN
-from torch import Tensor
+from plain import assert_as_near_in_bf16, assert_same, disturbed, twin
+from torch import Tensor, nn
 
 Attention = Literal["encoder", "encoder-decoder"]
 both = pytest.mark.parametrize("attention", ["encoder", "encoder-decoder"])
@@ -16,49 +17,61 @@ both = pytest.mark.parametrize("attention", ["encoder", "encoder-decoder"])
 
 @both
 @pytest.mark.parametrize(
-    ("tasks", "dense_tasks"),
-    [("a", "a"), ("a", ""), ("abc", "ac"), ("abcdef", "bcf"), ("abcdef", "")],
+    ("tasks", "dense_tasks", "asked"),
+    [("a", "a", "a"), ("abc", "ac", "abc"), ("abc", "ac", "ba"), ("abcdef", "bf", "abcdef")],
 )
-@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("keeps", ["keeps activations", "computes them again"])
+@pytest.mark.parametrize("mode", ["training", "evaluation", "without norm"])
 def test_mtan_is_the_plain_loop(
-    attention: Attention, tasks: str, dense_tasks: str, norm: Literal["batch", "none"]
+    attention: Attention, tasks: str, dense_tasks: str, asked: str, keeps: str, mode: str
 ) -> None:
     torch.manual_seed(0)
-    backbone = MTAN([*tasks], [*dense_tasks], 3, attention=attention, width=3, norm=norm).double()
-    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    weights = plain_networks.leaves(backbone)
-    found = features(backbone, x)
-    plain = plain_networks.mtan(x, weights, [*tasks], [*dense_tasks], attention)
-    ours: list[Tensor] = []
-    theirs: list[Tensor] = []
-    for task in tasks:
-        levels, dense, _ = plain[task]
-        assert (found[task].dense is None) == (dense is None) == (task not in dense_tasks)
-        ours += [*found[task].levels, *([found[task].dense] if dense is not None else [])]  # type: ignore[list-item]
-        theirs += [*levels, *([dense] if dense is not None else [])]
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
-    random = [torch.randn_like(tensor) for tensor in ours]
-    torch.stack([(a * r).sum() for a, r in zip(ours, random, strict=True)]).sum().backward()
-    torch.stack([(a * r).sum() for a, r in zip(theirs, random, strict=True)]).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        mine, other = parameter.grad, weights[name].grad
-        assert (mine is None) == (other is None)
-        if other is not None:
-            scale = max(float(other.abs().max()), 1)
-            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9 * scale)
+    norm: Literal["batch", "none"] = "none" if mode == "without norm" else "batch"
+    options: Any = {"attention": attention, "width": 2, "norm": norm}
+    backbone = MTAN([*tasks], [*dense_tasks], 3, **options).train(mode != "evaluation")
+    backbone = disturbed(backbone)
+    plain = twin(backbone, study.MTAN([*tasks], [*dense_tasks], 3, **options))
+    if keeps == "computes them again":
+        backbone.checkpoint_activations()
+    assert_same(backbone, plain, torch.randn(2, 3, 64, 96, dtype=torch.float64), asked)
+
+
+@both
+def test_mtan_is_the_plain_loop_channels_last(attention: Attention) -> None:
+    torch.manual_seed(0)
+    options: Any = {"attention": attention, "width": 3}
+    backbone = disturbed(MTAN("abc", "ac", 3, **options))
+    plain = twin(backbone, study.MTAN("abc", "ac", 3, **options))
+    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(2, 3, 64, 96, dtype=torch.float64).to(memory_format=torch.channels_last)
+    assert_same(backbone, plain, x, "abc")
+
+
+@both
+def test_bf16_is_as_near_as_the_plain_loops(attention: Attention) -> None:
+    torch.manual_seed(0)
+    options: Any = {"attention": attention, "width": 8}
+    backbone = MTAN("abc", "ac", 3, **options)
+    plain = twin(backbone, study.MTAN("abc", "ac", 3, **options))
+    assert_as_near_in_bf16(backbone, plain, torch.randn(4, 3, 96, 96))
 
 
 @both
 def test_attention_gives_the_masks_that_the_features_went_through(attention: Attention) -> None:
     torch.manual_seed(0)
-    backbone = MTAN(["a", "b"], ["b"], 3, attention=attention, width=3).double()
+    backbone = MTAN("ab", "b", 3, attention=attention, width=3).double()
+    plain = twin(backbone, study.MTAN("ab", "b", 3, attention=attention, width=3))
+    expected: dict[str, list[Tensor]] = {"a": [], "b": []}
+    for name, module in plain.named_modules():
+        if isinstance(module, nn.Sigmoid):
+            collect = expected[name.split(".")[1]].append
+            module.register_forward_hook(lambda _, __, mask, collect=collect: collect(mask))
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    plain = plain_networks.mtan(x, plain_networks.leaves(backbone), ["a", "b"], ["b"], attention)
+    plain(x)
     found = backbone.attention(x)
     assert [len(found[task]) for task in "ab"] == [5, 5 if attention == "encoder" else 10]
     for task in "ab":
-        for mine, other in zip(found[task], plain[task][2], strict=True):
+        for mine, other in zip(found[task], expected[task], strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
             assert 0 <= mine.min() < mine.max() <= 1
 

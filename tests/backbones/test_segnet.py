@@ -1,38 +1,57 @@
-"""SegNet against its formulas."""
+"""SegNet against the plain network."""
 
 from collections.abc import Callable
+from typing import Any
 
-import plain_networks
 import pytest
+import study
 import torch
+import torch.nn.functional as F
 from backbone_cases import features
+from mtlkit_backbones._vgg import unpool
 from mtlkit_backbones.segnet import SegNet
+from plain import assert_as_near_in_bf16, assert_same, disturbed, twin
 from torch import Tensor
 
-TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
 
-
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_segnet_is_the_plain_network(norm: str) -> None:
+@pytest.mark.parametrize("keeps", ["keeps activations", "computes them again"])
+@pytest.mark.parametrize("mode", ["training", "evaluation", "without norm", "channels last"])
+def test_segnet_is_the_plain_network(keeps: str, mode: str) -> None:
     torch.manual_seed(0)
-    backbone = SegNet(("a", "b"), ("b",), 3, width=3, norm=norm).double()  # type: ignore[arg-type]
+    options: Any = {"width": 3, "norm": "none" if mode == "without norm" else "batch"}
+    backbone = disturbed(SegNet("abc", "b", 3, **options).train(mode != "evaluation"))
+    plain = twin(backbone, study.SegNet("abc", "b", 3, **options))
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    weights = plain_networks.leaves(backbone)
-    found = features(backbone, x)
-    levels, dense = plain_networks.segnet(x, weights)
-    assert found["b"].dense is not None
-    ours = (*found["b"].levels, found["b"].dense)
-    for mine, plain in zip(ours, (*levels, dense), strict=True):
-        torch.testing.assert_close(mine, plain, **TOLERANCE)
-    random = [torch.randn_like(tensor) for tensor in ours]
-    sum((a * r).sum() for a, r in zip(ours, random, strict=True)).backward()  # type: ignore[union-attr]
-    sum((a * r).sum() for a, r in zip((*levels, dense), random, strict=True)).backward()  # type: ignore[union-attr]
-    for name, parameter in backbone.named_parameters():
-        assert parameter.grad is not None
-        largest = float(weights[name].grad.abs().max())  # type: ignore[union-attr]
-        torch.testing.assert_close(
-            parameter.grad, weights[name].grad, rtol=1e-9, atol=1e-9 * max(largest, 1)
-        )
+    if mode == "channels last":
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.to(memory_format=torch.channels_last)
+    if keeps == "computes them again":
+        backbone.checkpoint_activations()
+    assert_same(backbone, plain, x, "cb")
+
+
+def test_bf16_is_as_near_as_the_plain_networks() -> None:
+    torch.manual_seed(0)
+    backbone = SegNet("ab", "b", 3, width=8)
+    plain = twin(backbone, study.SegNet("ab", "b", 3, width=8))
+    assert_as_near_in_bf16(backbone, plain, torch.randn(4, 3, 96, 96))
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_unpooling_is_torchs_own_and_keeps_the_memory_order(order: torch.memory_format) -> None:
+    x = torch.randint(0, 3, (2, 3, 8, 6), dtype=torch.float64)  # with many ties
+    pooled, indices = F.max_pool2d(x.to(memory_format=order), 2, return_indices=True)
+    ours, torchs = pooled.clone().requires_grad_(), pooled.clone().requires_grad_()
+    found, expected = unpool(ours, indices), F.max_unpool2d(torchs, indices, 2)
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=order)
+    random = torch.randn(found.shape, dtype=found.dtype)
+    found.backward(random)
+    expected.backward(random)
+    assert ours.grad is not None
+    assert torchs.grad is not None
+    assert torch.equal(ours.grad, torchs.grad)
+    assert ours.grad.is_contiguous(memory_format=order)
 
 
 def test_tasks_share_one_decoder_that_runs_once(counted: Callable[..., list[Tensor]]) -> None:

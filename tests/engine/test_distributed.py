@@ -31,6 +31,7 @@ class Case(NamedTuple):
     labelled: Sequence[bool]
     norm: bool = False
     gradients: str = "parameters"
+    recompute: bool = False
 
     @property
     def batch(self) -> int:
@@ -46,6 +47,7 @@ def cases(names: Sequence[str]) -> list[Case]:
             found.append(Case(name, accumulate, gaps))
         found.append(Case(name, 1, EVERYWHERE, norm=True))
     found += [Case("cagrad", n, SOMETIMES, gradients="features") for n in (1, 2)]
+    found += [Case(name, 1, EVERYWHERE, True, recompute=True) for name in ("equal", "cagrad")]
     return [*found, Case("equal", 1, NEVER)]
 
 
@@ -63,6 +65,7 @@ def work(names: Sequence[str], accelerator: Accelerator) -> dict[str, Any]:
             optimizer=torch.optim.Adam,
             norm=case.norm,
             gradients=case.gradients,
+            recompute=case.recompute,
         )
         results[str(case)] = {
             "parameters": [p.detach() for p in model.parameters()],

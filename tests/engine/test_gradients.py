@@ -415,10 +415,33 @@ def test_what_is_shared_after_the_features_is_weighed_as_well(gradients: Any) ->
         torch.testing.assert_close(parameter, old - 0.1 * gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("gradients", ["parameters", "features"])
+@pytest.mark.parametrize("name", ["equal", "cagrad", "famo"])
+def test_activations_that_are_computed_again_change_nothing(name: str, gradients: Any) -> None:
+    kept, _ = run(name, gradients=gradients, accumulate=2, norm=True)
+    computed, _ = run(name, gradients=gradients, accumulate=2, norm=True, recompute=True)
+    for ours, theirs in zip(
+        computed.state_dict().values(), kept.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gradients", ["parameters", "features"])
 def test_a_compiled_network_trains_like_an_eager_one(gradients: Any) -> None:
     eager, _ = run("cagrad", gradients=gradients, accumulate=2)
     compiled, _ = run("cagrad", gradients=gradients, accumulate=2, compile=True)
     for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, on its way
+@pytest.mark.parametrize("name", ["equal", "cagrad"])
+def test_a_compiled_network_can_compute_activations_again(name: str) -> None:
+    eager, _ = run(name, norm=True)
+    compiled, _ = run(name, norm=True, compile=True, recompute=True)
+    for ours, theirs in zip(
+        compiled.state_dict().values(), eager.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)

@@ -34,6 +34,7 @@ class ToyBackbone(Backbone):
     """One convolution that everyone shares, and a scale of each task's own."""
 
     multiple = 4
+    recomputes = True
 
     def __init__(
         self,
@@ -51,10 +52,10 @@ class ToyBackbone(Backbone):
         self.spec = FeatureSpec((4,), (4,))
 
     def encode(self, images: Tensor) -> Tensor:
-        return torch.tanh(self.conv(images))
+        return torch.tanh(self.recompute(self.conv, images))
 
     def route(self, shared: Tensor, tasks: Sequence[str], /) -> dict[str, Features]:
-        return {task: Features((self.scales[task](shared),)) for task in tasks}
+        return {task: Features((self.recompute(self.scales[task], shared),)) for task in tasks}
 
     def own_modules(self, task: str, /) -> list[nn.Module]:
         return [self.scales[task]]
@@ -174,11 +175,14 @@ def train_steps(
     optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
     balancing: Mapping[str, Any] | None = None,
     norm: bool = False,
+    recompute: bool = False,
     **options: Any,
 ) -> tuple[Model, list[StepResult]]:
     """Train the toy in float64 on the first batches of an epoch; returns it and what it did."""
     data = ToyData(labelled=labelled)
     model = toy_model(data.spec, balancer.tasks, norm=norm).double()
+    if recompute:
+        model.backbone.checkpoint_activations()
     parameters = [*model.parameters(), *balancer.parameters()]
     step = Step(
         accelerator,

@@ -114,6 +114,14 @@ class Float32Only(Right):
         return first, torch.zeros(second.shape).scatter(0, index, second)
 
 
+class CountsTwice(Right):
+    recomputes = True
+
+    def encode(self, images):
+        first = self.recompute(lambda x: self.first(x), images)  # which hides the batch norm
+        return first, self.second(first)
+
+
 class Forgetful(Right):
     steps = 1
 
@@ -158,6 +166,10 @@ WRONG = {
     "images are left as they are": (InPlace, "the batch of images was changed in place"),
     "the memory order of images does not matter": (ContiguousOnly, "channels-last features differ"),
     "it trains in bfloat16": (Float32Only, "scatter(): Expected self.dtype to be equal to src"),
+    "activations that are computed again change nothing": (
+        CountsTwice,
+        "with activations computed again, the buffer first.1.running_mean is another",
+    ),
     "its state survives saving": (Forgetful, "features after loading what was saved differ"),
     "evaluation draws no random numbers": (Dropping, "used torch's global random numbers"),
     "it can be exported": (Branching, "data-dependent"),
