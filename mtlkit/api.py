@@ -26,7 +26,7 @@ from mtlkit.predict import predict_files as predict_with
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
 from mtlkit.session import Run, make_accelerator, planned_steps
-from mtlkit.settings import Choice, Config
+from mtlkit.settings import Choice, Config, Precision, Settings
 from mtlkit.sharing import find_sharing
 from mtlkit.train import train
 
@@ -197,11 +197,36 @@ def evaluate_run(
     config.settings.log_with = ()
     run = _assemble(config)
     run.model.load_state_dict(load_model(folder).state_dict())
-    return run.evaluate(cast(Split, split))
+    return run.evaluate(cast(Split, split), full_size=full_size)
 
 
-def predict_files(folder: Path, images: Sequence[Path], output: Path, batch_size: int = 16) -> int:
-    """Predict for picture files with a saved model; returns how many could not be read."""
+def predict_files(
+    folder: Path,
+    images: Sequence[Path],
+    output: Path,
+    batch_size: int = 16,
+    *,
+    precision: Precision = "no",
+    channels_last: bool = True,
+    compile: bool = False,
+) -> int:
+    """Predict for picture files, or folders of them, with a saved model.
+
+    Returns:
+        How many files could not be read.
+
+    Raises:
+        CheckpointError: the folder holds no model.
+        ConfigError: the pictures or the output folder cannot be used, or there is no GPU for fp16.
+    """
     model = load_model(folder)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return predict_with(model.to(device or "cpu"), images, output, batch_size=batch_size)
+    accelerator = make_accelerator(Settings(precision=precision), str(output))
+    return predict_with(
+        model,
+        images,
+        output,
+        accelerator,
+        batch_size=batch_size,
+        channels_last=channels_last,
+        compile=compile,
+    )

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 
 from mtlkit import __version__, config, help, registry, scaffold, source
 from mtlkit.errors import ConfigError, MtlkitError, did_you_mean
 from mtlkit.registry import KINDS
+from mtlkit.settings import Precision
 from mtlkit.source import BARE
 
 Verb = Callable[[Sequence[str]], int]
@@ -194,13 +195,40 @@ def predict(argv: Sequence[str]) -> int:
     """``mtlkit predict RUN IMAGE...``."""
     parser = _Parser("predict")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or of a model")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE",
+                        help="picture files, and folders of them")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="default 16")
+    parser.add_argument("--precision", choices=get_args(Precision), default="no",
+                        help="arithmetic of the forward pass (default no)")  # fmt: skip
+    _add_switch(parser, "channels-last", True, "keep images in the memory order that convolutions "
+                "like best (default true)")  # fmt: skip
+    _add_switch(parser, "compile", False, "compile the network with torch.compile (default false)")
     args = parser.parse_args(argv)
     from mtlkit import api
 
-    return 1 if api.predict_files(args.run, args.images, args.output, args.batch_size) else 0
+    failed = api.predict_files(
+        args.run,
+        args.images,
+        args.output,
+        args.batch_size,
+        precision=args.precision,
+        channels_last=args.channels_last,
+        compile=args.compile,
+    )
+    return 1 if failed else 0
+
+
+def _add_switch(parser: _Parser, name: str, default: bool, help: str) -> None:
+    """An option of a word or none, as ``mtlkit train`` has them."""
+    parser.add_argument(f"--{name}", type=_truth, nargs="?", const=True, default=default,
+                        metavar="true|false", help=help)  # fmt: skip
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expects true or false, but got '{text}'")
+    return text.lower() == "true"
 
 
 def list_(argv: Sequence[str]) -> int:
