@@ -180,9 +180,22 @@ def _balanced(run: Run) -> str:
 
 
 def evaluate_run(
-    folder: Path, split: str, batch_size: int | None = None, workers: int | None = None
+    folder: Path,
+    split: str,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    *,
+    full_size: bool = False,
 ) -> dict[str, float]:
     """Metrics and losses of a saved run's best model on one split of its data.
+
+    Args:
+        folder: of the run.
+        split: train, val or test.
+        batch_size: by default the run's own.
+        workers: by default the run's own.
+        full_size: compare masks, maps and boxes in the pixels of each picture, to whose size
+            predictions are brought; classes and self-supervised tasks are measured as always.
 
     Raises:
         CheckpointError: the folder holds no run with a model.

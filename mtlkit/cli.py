@@ -180,10 +180,14 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--batch-size", type=_count, metavar="N", help="default: the run's own")
     parser.add_argument("--workers", type=int, metavar="N", help="default: the run's own")
+    parser.add_argument("--full-size", action="store_true", help="compare masks, maps and boxes in "
+                        "the pixels of each picture, not at the network's size")  # fmt: skip
     args = parser.parse_args(argv)
     from mtlkit import api
 
-    values = api.evaluate_run(args.run, args.split, args.batch_size, args.workers)
+    values = api.evaluate_run(
+        args.run, args.split, args.batch_size, args.workers, full_size=args.full_size
+    )
     if not values:
         raise ConfigError(f"the data of {args.run} has no samples in its {args.split} split")
     width = max(map(len, values))
