@@ -19,7 +19,7 @@ from mtlkit.build import (
     model_config,
 )
 from mtlkit.config import from_mapping, plugins, to_mapping
-from mtlkit.data import SPLITS, Split, left_out
+from mtlkit.data import SPLITS, Dataset, Split, left_out
 from mtlkit.errors import CheckpointError
 from mtlkit.model import Model
 from mtlkit.predict import predict_files as predict_with
@@ -99,14 +99,14 @@ def start(run: Run) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _assemble(config: Config) -> Run:
+def _assemble(config: Config, dataset: Dataset | None = None) -> Run:
     settings = config.settings
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(settings.output or _default_output(config))
     accelerator = make_accelerator(settings, str(folder.path))
     with accelerator.local_main_process_first():  # only one downloads, if any does
-        parts = build(config)
+        parts = build(config, dataset)
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(memory_format=layout).to(accelerator.device)

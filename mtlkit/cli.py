@@ -87,11 +87,11 @@ def _train(options: Sequence[str], own: dict[str, Any]) -> int:
 
 def bench(argv: Sequence[str]) -> int:
     """``mtlkit bench``: the options of train, and those in :func:`mtlkit.help.bench`."""
-    asked_for_help, options, own = _split(argv, (*_TRAIN_FLAGS, "balancers", "output", "rounds"))
+    asked_for_help, options, own = _split(argv, (*_TRAIN_FLAGS, *_ALONE, *_BENCH_VALUES))
     for flag in _TRAIN_FLAGS:
         if flag in own and flag != "no_plugins":
             raise ConfigError(f"--{source.spell(flag)} is for mtlkit train alone")
-    _check_flags({key: own[key] for key in _TRAIN_FLAGS if key in own})
+    _check_flags({key: own[key] for key in (*_TRAIN_FLAGS, *_ALONE) if key in own})
     with _own_plugins_only("no_plugins" in own):
         if asked_for_help:
             print(help.bench())
@@ -100,11 +100,19 @@ def bench(argv: Sequence[str]) -> int:
     return 0
 
 
+_BENCH_VALUES = ("balancers", "output", "rounds")
+_ALONE = ("predict", "alone")
+"""What is compared with networks for one task each."""
+
+
 def _bench(options: Sequence[str], own: dict[str, Any], command: str) -> None:
     for key in ("balancers", "output"):
         if own.get(key) is BARE:
             raise ConfigError(f"--{key} expects a value, but none was given")
     rounds = _whole("rounds", own.get("rounds", "5"))
+    given = [key for key in (*_ALONE, "balancers") if key in own]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} are measured one at a time")
     names = own["balancers"].split(",") if "balancers" in own else None
     for name in names or ():
         registry.load().find("balancer", name)
@@ -112,7 +120,11 @@ def _bench(options: Sequence[str], own: dict[str, Any], command: str) -> None:
     from mtlkit import bench as measure  # after the configuration was read, because of torch
 
     output = Path(own["output"]) if "output" in own else None
-    measure.bench(asked, names, rounds=rounds, output=output, command=command)
+    if given and names is None:
+        predict = "predict" in own
+        measure.bench_alone(asked, predict=predict, rounds=rounds, output=output, command=command)
+    else:
+        measure.bench(asked, names, rounds=rounds, output=output, command=command)
 
 
 def _split(argv: Sequence[str], flags: Sequence[str]) -> tuple[bool, list[str], dict[str, Any]]:
