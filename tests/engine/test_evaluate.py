@@ -63,7 +63,10 @@ def test_nothing_waits_for_the_device_before_the_last_batch_is_done(full_size: b
 
 
 LOSSES = [("seg", loss) for loss in ("dice", "focal", "jaccard", "tversky")]
-LOSSES += [("bbox", loss) for loss in ("mse", "l1")] + [("denoise", "l1"), ("edge", "bce")]
+LOSSES += [("bbox", loss) for loss in ("mse", "l1", "giou", "diou")] + [
+    ("denoise", "l1"),
+    ("edge", "bce"),
+]
 
 
 @pytest.mark.parametrize(("id", "loss"), LOSSES)
