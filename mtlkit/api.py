@@ -19,14 +19,14 @@ from mtlkit.build import (
     model_config,
 )
 from mtlkit.config import from_mapping, plugins, to_mapping
-from mtlkit.data import SPLITS, Split, left_out
+from mtlkit.data import SPLITS, Dataset, Split, left_out
 from mtlkit.errors import CheckpointError
 from mtlkit.model import Model
 from mtlkit.predict import predict_files as predict_with
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
 from mtlkit.session import Run, make_accelerator, planned_steps
-from mtlkit.settings import Choice, Config
+from mtlkit.settings import Choice, Config, Precision, Settings
 from mtlkit.sharing import find_sharing
 from mtlkit.train import train
 
@@ -99,14 +99,14 @@ def start(run: Run) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _assemble(config: Config) -> Run:
+def _assemble(config: Config, dataset: Dataset | None = None) -> Run:
     settings = config.settings
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(settings.output or _default_output(config))
     accelerator = make_accelerator(settings, str(folder.path))
     with accelerator.local_main_process_first():  # only one downloads, if any does
-        parts = build(config)
+        parts = build(config, dataset)
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(memory_format=layout).to(accelerator.device)
@@ -180,9 +180,22 @@ def _balanced(run: Run) -> str:
 
 
 def evaluate_run(
-    folder: Path, split: str, batch_size: int | None = None, workers: int | None = None
+    folder: Path,
+    split: str,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    *,
+    full_size: bool = False,
 ) -> dict[str, float]:
     """Metrics and losses of a saved run's best model on one split of its data.
+
+    Args:
+        folder: of the run.
+        split: train, val or test.
+        batch_size: by default the run's own.
+        workers: by default the run's own.
+        full_size: compare masks, maps and boxes in the pixels of each picture, to whose size
+            predictions are brought; classes and self-supervised tasks are measured as always.
 
     Raises:
         CheckpointError: the folder holds no run with a model.
@@ -197,11 +210,36 @@ def evaluate_run(
     config.settings.log_with = ()
     run = _assemble(config)
     run.model.load_state_dict(load_model(folder).state_dict())
-    return run.evaluate(cast(Split, split))
+    return run.evaluate(cast(Split, split), full_size=full_size)
 
 
-def predict_files(folder: Path, images: Sequence[Path], output: Path, batch_size: int = 16) -> int:
-    """Predict for picture files with a saved model; returns how many could not be read."""
+def predict_files(
+    folder: Path,
+    images: Sequence[Path],
+    output: Path,
+    batch_size: int = 16,
+    *,
+    precision: Precision = "no",
+    channels_last: bool = True,
+    compile: bool = False,
+) -> int:
+    """Predict for picture files, or folders of them, with a saved model.
+
+    Returns:
+        How many files could not be read.
+
+    Raises:
+        CheckpointError: the folder holds no model.
+        ConfigError: the pictures or the output folder cannot be used, or there is no GPU for fp16.
+    """
     model = load_model(folder)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return predict_with(model.to(device or "cpu"), images, output, batch_size=batch_size)
+    accelerator = make_accelerator(Settings(precision=precision), str(output))
+    return predict_with(
+        model,
+        images,
+        output,
+        accelerator,
+        batch_size=batch_size,
+        channels_last=channels_last,
+        compile=compile,
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm.optim
 import timm.scheduler
@@ -122,10 +122,15 @@ class Parts:
     image_size: tuple[int, int]
 
 
-def build(config: Config) -> Parts:
-    """Build what the configuration names; every mistake in it shows here."""
+def build(config: Config, dataset: Dataset | None = None) -> Parts:
+    """Build what the configuration names; every mistake in it shows here.
+
+    Args:
+        config: of the run.
+        dataset: what the configuration names, if it was built before.
+    """
     settings = config.settings
-    dataset: Dataset = create("dataset", config.data)
+    dataset = dataset or cast(Dataset, create("dataset", config.data))
     image_size = parse_image_size(settings.image_size or dataset.image_size)
     torch.manual_seed(settings.seed)
     model = build_model(

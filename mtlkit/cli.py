@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
 
 from mtlkit import __version__, config, help, registry, scaffold, source
 from mtlkit.errors import ConfigError, MtlkitError, did_you_mean
 from mtlkit.registry import KINDS
+from mtlkit.settings import Precision
 from mtlkit.source import BARE
 
 Verb = Callable[[Sequence[str]], int]
@@ -86,11 +87,11 @@ def _train(options: Sequence[str], own: dict[str, Any]) -> int:
 
 def bench(argv: Sequence[str]) -> int:
     """``mtlkit bench``: the options of train, and those in :func:`mtlkit.help.bench`."""
-    asked_for_help, options, own = _split(argv, (*_TRAIN_FLAGS, "balancers", "output", "rounds"))
+    asked_for_help, options, own = _split(argv, (*_TRAIN_FLAGS, *_ALONE, *_BENCH_VALUES))
     for flag in _TRAIN_FLAGS:
         if flag in own and flag != "no_plugins":
             raise ConfigError(f"--{source.spell(flag)} is for mtlkit train alone")
-    _check_flags({key: own[key] for key in _TRAIN_FLAGS if key in own})
+    _check_flags({key: own[key] for key in (*_TRAIN_FLAGS, *_ALONE) if key in own})
     with _own_plugins_only("no_plugins" in own):
         if asked_for_help:
             print(help.bench())
@@ -99,11 +100,19 @@ def bench(argv: Sequence[str]) -> int:
     return 0
 
 
+_BENCH_VALUES = ("balancers", "output", "rounds")
+_ALONE = ("predict", "alone")
+"""What is compared with networks for one task each."""
+
+
 def _bench(options: Sequence[str], own: dict[str, Any], command: str) -> None:
     for key in ("balancers", "output"):
         if own.get(key) is BARE:
             raise ConfigError(f"--{key} expects a value, but none was given")
     rounds = _whole("rounds", own.get("rounds", "5"))
+    given = [key for key in (*_ALONE, "balancers") if key in own]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} are measured one at a time")
     names = own["balancers"].split(",") if "balancers" in own else None
     for name in names or ():
         registry.load().find("balancer", name)
@@ -111,7 +120,11 @@ def _bench(options: Sequence[str], own: dict[str, Any], command: str) -> None:
     from mtlkit import bench as measure  # after the configuration was read, because of torch
 
     output = Path(own["output"]) if "output" in own else None
-    measure.bench(asked, names, rounds=rounds, output=output, command=command)
+    if given and names is None:
+        predict = "predict" in own
+        measure.bench_alone(asked, predict=predict, rounds=rounds, output=output, command=command)
+    else:
+        measure.bench(asked, names, rounds=rounds, output=output, command=command)
 
 
 def _split(argv: Sequence[str], flags: Sequence[str]) -> tuple[bool, list[str], dict[str, Any]]:
@@ -179,10 +192,14 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--batch-size", type=_count, metavar="N", help="default: the run's own")
     parser.add_argument("--workers", type=int, metavar="N", help="default: the run's own")
+    parser.add_argument("--full-size", action="store_true", help="compare masks, maps and boxes in "
+                        "the pixels of each picture, not at the network's size")  # fmt: skip
     args = parser.parse_args(argv)
     from mtlkit import api
 
-    values = api.evaluate_run(args.run, args.split, args.batch_size, args.workers)
+    values = api.evaluate_run(
+        args.run, args.split, args.batch_size, args.workers, full_size=args.full_size
+    )
     if not values:
         raise ConfigError(f"the data of {args.run} has no samples in its {args.split} split")
     width = max(map(len, values))
@@ -194,13 +211,40 @@ def predict(argv: Sequence[str]) -> int:
     """``mtlkit predict RUN IMAGE...``."""
     parser = _Parser("predict")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or of a model")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE",
+                        help="picture files, and folders of them")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="default 16")
+    parser.add_argument("--precision", choices=get_args(Precision), default="no",
+                        help="arithmetic of the forward pass (default no)")  # fmt: skip
+    _add_switch(parser, "channels-last", True, "keep images in the memory order that convolutions "
+                "like best (default true)")  # fmt: skip
+    _add_switch(parser, "compile", False, "compile the network with torch.compile (default false)")
     args = parser.parse_args(argv)
     from mtlkit import api
 
-    return 1 if api.predict_files(args.run, args.images, args.output, args.batch_size) else 0
+    failed = api.predict_files(
+        args.run,
+        args.images,
+        args.output,
+        args.batch_size,
+        precision=args.precision,
+        channels_last=args.channels_last,
+        compile=args.compile,
+    )
+    return 1 if failed else 0
+
+
+def _add_switch(parser: _Parser, name: str, default: bool, help: str) -> None:
+    """An option of a word or none, as ``mtlkit train`` has them."""
+    parser.add_argument(f"--{name}", type=_truth, nargs="?", const=True, default=default,
+                        metavar="true|false", help=help)  # fmt: skip
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expects true or false, but got '{text}'")
+    return text.lower() == "true"
 
 
 def list_(argv: Sequence[str]) -> int:

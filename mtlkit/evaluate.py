@@ -1,13 +1,28 @@
 """Losses and metrics of a model over one split, exact on any number of processes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
 
 from mtlkit.loader import Batch
 from mtlkit.model import Model
 from mtlkit.task import Task
+
+PER_PIXEL = ("mask", "map")
+"""Kinds of labels that change with a picture's size, apart from boxes."""
+
+
+class Comparison(NamedTuple):
+    """What :meth:`mtlkit.Task.loss` and :meth:`mtlkit.Task.update` compare."""
+
+    task: Task
+    prediction: Tensor
+    target: Tensor
+    present: Tensor
 
 
 @torch.inference_mode()
@@ -21,6 +36,13 @@ def evaluate(
     """Evaluate on batches that hold every sample of a split exactly once as valid.
 
     Nothing is read back from the device before the last batch is done.
+
+    Args:
+        model: on the accelerator's device.
+        batches: with ``own`` from :class:`mtlkit.full_size.FullSize`, labels of a place in the
+            picture are compared in its own pixels.
+        accelerator: of the run.
+        channels_last: keep images in that memory order.
 
     Returns:
         ``<task id>/<metric>`` and ``<task id>/loss``, and ``loss``, the plain sum of the losses;
@@ -37,10 +59,10 @@ def evaluate(
         with accelerator.autocast():
             predictions = model(*work.inputs)
         for i, task in enumerate(tasks):
-            prediction = predictions[task.id]
-            target, present = work.targets[i], work.present[i]
-            totals[i] += torch.stack(task.loss(prediction, target, present)).to(dtype)
-            task.update(metrics[task.id], prediction, target, present)
+            whole = Comparison(task, predictions[task.id], work.targets[i], work.present[i])
+            for sized, *compared in _comparisons(whole, batch.get("own")):
+                totals[i] += torch.stack(sized.loss(*compared)).to(dtype)
+                sized.update(metrics[task.id], *compared)
     model.train(was_training)
     if accelerator.num_processes > 1:
         totals = accelerator.reduce(totals, reduction="sum")
@@ -51,6 +73,32 @@ def evaluate(
         results.update({f"{task.id}/{name}": float(value) for name, value in values.items()})
         results[f"{task.id}/loss"] = loss
     return {**results, "loss": sum(losses)}
+
+
+def _comparisons(
+    whole: Comparison, own: Sequence[Mapping[str, Any]] | None
+) -> Iterator[Comparison]:
+    """The whole batch at the network's size, or one by one at the size of each picture."""
+    task, predictions = whole.task, whole.prediction
+    if own is None or task.kind not in (*PER_PIXEL, "box"):
+        yield whole
+        return
+    assert task.target is not None
+    for prediction, labels in zip(predictions[:, None], own, strict=True):
+        if task.kind in PER_PIXEL:
+            prediction = resized(prediction, labels["size"])
+        target, present = (
+            labels[key][task.target].to(predictions.device, non_blocking=True)
+            for key in ("targets", "present")
+        )
+        yield Comparison(task.at(labels["size"]), prediction, target, present)
+
+
+def resized(prediction: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[B, C, h, w]`` at another size, bilinearly, as the tasks bring answers to a picture's."""
+    if prediction.shape[-2:] == size:
+        return prediction
+    return F.interpolate(prediction, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def score(results: dict[str, float], tasks: Iterable[Task], monitor: str | None) -> float:

@@ -19,7 +19,7 @@ VERBS = {
     "train": "train several tasks with one network",
     "evaluate": "measure a trained run on a split of its data",
     "predict": "predict for picture files with a trained run",
-    "bench": "measure what each balancer's steps cost, on your network and data",
+    "bench": "measure balancers, or one network against one per task, on your network and data",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",
     "plugins": "the installed plugins and what is wrong with any of them",
@@ -53,17 +53,23 @@ _CHOICES = [
 ]  # fmt: skip
 
 _BENCH = """\
-usage: mtlkit bench [options of mtlkit train] [--balancers A,B,...] [--rounds N] [--output FILE]
+usage: mtlkit bench [options of mtlkit train] [--balancers A,B,... | --predict | --alone]
+                    [--rounds N] [--output FILE]
 
 Measures what an optimiser step costs with each balancer, in time, memory and passes through the
-network, against the plain sum of the losses. Trains nothing. For example:
+network, against the plain sum of the losses. Or what one network for all tasks costs against one
+for each task, when it predicts or when it is trained. Trains nothing. For example:
 
   mtlkit bench --tasks seg,cls,bbox --backbone mtan --batch-size 8 --balancers cagrad,mgda
+  mtlkit bench --tasks seg,cls,bbox --batch-size 8 --predict
 """
 
 _BENCH_OPTIONS = [
     ("--balancers NAMES", "which to measure with their defaults, with commas (default: all that "
                           "can be used); what --balancer names is measured with its own options"),
+    ("--predict", "measure forward passes of one network for all tasks, of one for each task alone "
+                  "with the same options, and their sum; memory is with the weights"),
+    ("--alone", "the same for training steps; memory is with weights and optimiser"),
     ("--rounds N", "how often each is measured, in turn (default 5)"),
     ("--output FILE", "write the numbers, the machine and the versions as JSON"),
 ]  # fmt: skip

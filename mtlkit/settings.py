@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Precision = Literal["no", "bf16", "fp16"]
+
 
 @dataclass
 class Choice:
@@ -94,7 +96,7 @@ class Settings:
     balance_every: int = 1
     conflict_every: int = 0
     clip: float = 0.0
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     channels_last: bool = True
     freeze_bn: bool = False
     compile: bool = False

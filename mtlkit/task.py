@@ -1,7 +1,8 @@
 """Task: one thing the network learns."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from copy import copy
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -74,6 +75,12 @@ class Task(ABC):
                 f"is {has} in this dataset; of that kind it has: {', '.join(fitting) or 'none'}"
             )
         return target
+
+    def at(self, image_size: tuple[int, int]) -> Self:
+        """This task for images of another size (height, width), in whose pixels it measures."""
+        other = copy(self)
+        other.image_size = image_size
+        return other
 
     def target_spec(self, spec: DatasetSpec) -> TargetSpec:
         """The description of the label this task learns."""

@@ -91,10 +91,74 @@ def test_by_default_all_that_can_be_used_are_measured(
     assert not any(tmp_path.iterdir())
 
 
+def check_networks(networks: dict[str, Any]) -> None:
+    """One network for three tasks next to one for each, and the sum of those."""
+    names = ["seg alone", "cls alone", "bbox alone"]
+    assert list(networks) == ["together", *names, "sum of these"]
+    whole, total, parts = (
+        networks["together"],
+        networks["sum of these"],
+        [networks[n] for n in names],
+    )
+    turns = zip(*(part["seconds"] for part in parts), strict=True)
+    assert total["seconds"] == pytest.approx([sum(turn) for turn in turns])
+    assert total["parameters"] == sum(part["parameters"] for part in parts)
+    assert max(p["parameters"] for p in parts) < whole["parameters"] < total["parameters"]
+    assert all(part["peak_bytes"] > 4 * part["parameters"] for part in (whole, *parts))
+    assert whole["images_per_second"] == pytest.approx(4000 / whole["milliseconds"])
+
+
+def test_predictions_together_are_compared_with_networks_for_one_task(
+    tmp_path: Path, capsys: Output
+) -> None:
+    networks = measured(tmp_path, "--predict", "--rounds", "2", "--channels-last")["networks"]
+    check_networks(networks)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == [
+        "time", "x", "together", "memory", "x", "together", "images/s", "parameters"
+    ]  # fmt: skip
+    assert lines[1].split()[-1] == f"{networks['together']['parameters']:,}"
+
+
+def test_steps_together_are_compared_with_networks_for_one_task(tmp_path: Path) -> None:
+    chosen = "--balancer cagrad --gradients features --monitor seg/miou --conflict-every 2"
+    tree = measured(tmp_path, "--alone", *chosen.split())
+    check_networks(tree["networks"])
+    assert tree["config"]["balancer"]["name"] == "cagrad"
+    # weights, two moments of AdamW and the gradient
+    assert all(n["peak_bytes"] > 15 * n["parameters"] for n in list(tree["networks"].values())[:4])
+
+
+def test_what_networks_for_one_task_cost_is_measured_without_what_only_several_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from mtlkit import bench
+
+    seen = {}
+
+    def noting(runs: Any, **options: Any) -> Any:
+        seen.update(runs)
+        return compare(runs, **options)
+
+    compare = bench.compare_networks
+    monkeypatch.setattr(bench, "compare_networks", noting)
+    measured(tmp_path, "--alone", "--balancer", "mgda", "--balance-every", "2", "--heads", "raw")
+    balancers = {name: run.config["balancer"]["name"] for name, run in seen.items()}
+    assert balancers.pop("together") == "mgda"
+    assert set(balancers.values()) == {"equal"}
+    assert {run.settings.heads for name, run in seen.items() if "alone" in name} == {None}
+    assert len({id(run.dataset) for run in seen.values()}) == 1
+    assert all(run.settings.batch_size == 4 for run in seen.values())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("--balancers cagrd", "unknown balancer 'cagrd'; did you mean 'cagrad'?"),
+        ("--predict 3", "--predict takes no value, but got '3'"),
+        ("--predict --alone", "--predict and --alone are measured one at a time"),
+        ("--alone --balancers mgda", "--alone and --balancers are measured one at a time"),
+        ("--predict --tasks seg", "there is one task alone; name several by --tasks A,B,..."),
         ("--rounds 0", "--rounds expects a whole number above 0, but got '0'"),
         ("--balancers", "--balancers expects a value, but none was given"),
         ("--output", "--output expects a value, but none was given"),

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss
 
 from mtlkit import DatasetSpec, Decoded, Task
 from mtlkit_tasks._draw import rectangle
@@ -15,6 +14,8 @@ from mtlkit_tasks._masked import choose, spread, widen
 from mtlkit_tasks._metric import SampleMean
 
 _START = (0.25, 0.25, 0.75, 0.75)
+_EPS = 1e-7
+"""Torchvision's, in its losses over boxes."""
 
 
 class BBox(Task):
@@ -26,8 +27,7 @@ class BBox(Task):
     Args:
         target: the label to learn, of kind ``box``; by default the one called like the task, else
             ``bbox``.
-        loss: over the four numbers, or over the boxes (``giou``, ``diou``: torchvision's, which
-            wait for the device once a step).
+        loss: over the four numbers, or over the boxes (``giou``, ``diou``).
         beta: error at which ``smooth-l1`` turns from quadratic to linear, as a fraction of the
             image's side.
 
@@ -61,8 +61,8 @@ class BBox(Task):
             "mse": partial(F.mse_loss, reduction="none"),
             "l1": partial(F.l1_loss, reduction="none"),
             "smooth-l1": partial(F.smooth_l1_loss, reduction="none", beta=beta),
-            "giou": _over_areas(generalized_box_iou_loss),
-            "diou": _over_areas(distance_box_iou_loss),
+            "giou": _giou_loss,
+            "diou": _diou_loss,
         }
         self._loss = choose("loss", loss, losses)
         self._per_box = 1 if loss in ("giou", "diou") else 4
@@ -122,17 +122,54 @@ def _tidy(box: Tensor) -> Tensor:
     return _ordered(box).clamp(0, 1)
 
 
-def _over_areas(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda box, target: loss(_ordered(box), target)
+def _giou_loss(box: Tensor, target: Tensor) -> Tensor:
+    """Of each pair of boxes ``[B, 4]``: ``[B]``; torchvision's waits for the device.
+
+    Reference: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
+    """
+    box = _ordered(box)
+    shared, union = _areas(box, target)
+    hull = _area(_hull(box, target))
+    return 1 - shared / (union + _EPS) + (hull - union) / (hull + _EPS)
+
+
+def _diou_loss(box: Tensor, target: Tensor) -> Tensor:
+    """Of each pair of boxes ``[B, 4]``: ``[B]``; torchvision's waits for the device.
+
+    Reference: Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 7.
+    """
+    box = _ordered(box)
+    shared, union = _areas(box, target)
+    apart = (box[:, :2] + box[:, 2:] - target[:, :2] - target[:, 2:]).square().sum(1) / 4
+    return 1 - shared / (union + _EPS) + apart / (_hull(box, target).square().sum(1) + _EPS)
 
 
 def _iou(first: Tensor, second: Tensor) -> Tensor:
     """Of each pair of boxes ``[B, 4]``: ``[B]``; 0 where both are empty."""
-    corners = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
-    shared = (corners[1] - corners[0]).clamp_min(0).prod(1)
-    areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (first, second)]
-    union = areas[0] + areas[1] - shared
+    shared, union = _areas(first, second)
     return torch.where(union > 0, shared / union.clamp_min(1e-12), 0)
+
+
+def _areas(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the intersection and the union of each pair."""
+    corners = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    shared = _area((corners[1] - corners[0]).clamp_min(0))
+    areas = [_area(box[:, 2:] - box[:, :2]) for box in (first, second)]
+    return shared, areas[0] + areas[1] - shared
+
+
+def _area(sides: Tensor) -> Tensor:
+    """Width times height: unlike that of ``prod``, its gradient is simple."""
+    return sides[:, 0] * sides[:, 1]
+
+
+def _hull(first: Tensor, second: Tensor) -> Tensor:
+    """Width and height ``[B, 2]`` of the smallest box around each pair."""
+    low, high = (
+        torch.minimum(first[:, :2], second[:, :2]),
+        torch.maximum(first[:, 2:], second[:, 2:]),
+    )
+    return high - low
 
 
 def _pixels(box: Tensor, image: Tensor) -> Decoded:

@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 from made import SIZE, batch_for, make
 from mtlkit_tasks.bbox import BBox
 from torch import Tensor
+from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss
 
 HALF = (0.25, 0.25, 0.75, 0.75)
 
@@ -51,6 +54,31 @@ def test_giou_orders_the_corners_first() -> None:
     total, count = task.loss(prediction, target, present)
     assert total.item() == pytest.approx(expected, rel=1e-6)  # torchvision adds 1e-7 to areas
     assert count == 4
+
+
+@pytest.mark.parametrize(
+    ("loss", "theirs"), [("giou", generalized_box_iou_loss), ("diou", distance_box_iou_loss)]
+)
+def test_losses_over_areas_and_their_gradients_are_torchvisions(loss: str, theirs: Any) -> None:
+    task = make(BBox, loss=loss)
+    random = torch.Generator().manual_seed(0)
+    prediction = torch.randn(200, 4, generator=random, dtype=torch.float64) / 4
+    corners = torch.rand(200, 2, 2, generator=random, dtype=torch.float64)
+    truth = corners.sort(1).values.flatten(1)
+    every = torch.ones(200, dtype=torch.bool)
+    found = []
+    for total in (
+        lambda raw: task.loss(raw, truth, every)[0],
+        lambda raw: theirs(sorted_corners(raw + raw.new_tensor(HALF)), truth, reduction="sum"),
+    ):
+        raw = prediction.clone().requires_grad_()
+        value = total(raw)
+        found.append((value.detach(), *torch.autograd.grad(value, raw)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def sorted_corners(box: torch.Tensor) -> torch.Tensor:
+    return box.view(-1, 2, 2).sort(1).values.flatten(1)
 
 
 @pytest.mark.parametrize("loss", ["giou", "diou"])

@@ -27,7 +27,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def note(name: str, answer: Any) -> Any:
-        return lambda *args: (calls.append((name, *args)), answer)[1]
+        def noting(*args: Any, **options: Any) -> Any:
+            calls.append((name, *args, options) if options else (name, *args))
+            return answer
+
+        return noting
 
     monkeypatch.setattr(api, "run_config", note("run", {}))
     monkeypatch.setattr(api, "dry_run", note("dry", None))
@@ -157,14 +161,14 @@ def test_an_unknown_command_is_named(capsys: Output) -> None:
 
 def test_evaluate_prints_a_table(asked: list[Any], capsys: Output) -> None:
     assert cli.main(["evaluate", "runs/x", "--split", "val", "--batch-size", "4"]) == 0
-    assert asked == [("evaluate", Path("runs/x"), "val", 4, None)]
+    assert asked == [("evaluate", Path("runs/x"), "val", 4, None, {"full_size": False})]
     assert capsys.readouterr().out == "seg/miou  0.5000\nloss      1.2500\n"
 
 
 def test_evaluate_of_an_empty_split_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    monkeypatch.setattr(api, "evaluate_run", lambda *args: {})
+    monkeypatch.setattr(api, "evaluate_run", lambda *args, **options: {})
     assert cli.main(["evaluate", "runs/x"]) == 2
     assert capsys.readouterr().err == (
         "mtlkit evaluate: error: the data of runs/x has no samples in its test split\n"
@@ -173,7 +177,21 @@ def test_evaluate_of_an_empty_split_is_an_error(
 
 def test_predict_fails_when_a_file_failed(asked: list[Any]) -> None:
     assert cli.main(["predict", "runs/x", "a.png", "b.png", "--output", "out"]) == 1
-    assert asked == [("predict", Path("runs/x"), [Path("a.png"), Path("b.png")], Path("out"), 16)]
+    images = [Path("a.png"), Path("b.png")]
+    usual = {"precision": "no", "channels_last": True, "compile": False}
+    assert asked == [("predict", Path("runs/x"), images, Path("out"), 16, usual)]
+
+
+def test_predict_takes_what_makes_training_fast(asked: list[Any]) -> None:
+    options = "--precision bf16 --channels-last false --compile --batch-size 64"
+    assert cli.main(["predict", "runs/x", "a.png", "--output", "out", *options.split()]) == 1
+    expected = {"precision": "bf16", "channels_last": False, "compile": True}
+    assert asked[0][-2:] == (64, expected)
+
+
+def test_evaluate_can_compare_in_the_pictures_own_pixels(asked: list[Any]) -> None:
+    assert cli.main(["evaluate", "runs/x", "--full-size"]) == 0
+    assert asked[0][-1] == {"full_size": True}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +205,11 @@ def test_predict_fails_when_a_file_failed(asked: list[Any]) -> None:
         ),
         ("predict r a.png", "the following arguments are required: --output"),
         ("predict r --output o", "the following arguments are required: IMAGE"),
+        (
+            "predict r a.png --output o --channels-last a.png",
+            "argument --channels-last: expects true or false, but got 'a.png'",
+        ),
+        ("predict r a.png --output o --precision fp8", None),
         ("evaluate r --spilt test", "unrecognized arguments: --spilt test"),
     ],
 )
