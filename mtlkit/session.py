@@ -93,6 +93,7 @@ class Run:
     observers: Observers
     progress: Progress = field(default_factory=Progress)
     _cached: dict[tuple[Split, Augment], CachedSamples] = field(default_factory=dict, repr=False)
+    _loaders: dict[Split, DataLoader[Batch]] = field(default_factory=dict, repr=False)
 
     @property
     def step(self) -> int:
@@ -201,7 +202,9 @@ class Run:
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """Metrics and losses on a split, which is empty for an empty split."""
-        loader = self.loader(split)
+        if split not in self._loaders:  # its worker processes stay for the next evaluation
+            self._loaders[split] = self.loader(split)
+        loader = self._loaders[split]
         if not len(loader):
             return {}
         return evaluate(
