@@ -73,6 +73,7 @@ def run_config(config: Config) -> dict[str, Any]:
     """Train what a configuration describes, to the end."""
     run = _assemble(config)
     describe(run)
+    run.cache_samples()
     start(run)
     results = train(run)
     return {**results, "folder": str(run.folder.path)}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mtlkit.errors import DataError
 
@@ -72,6 +72,18 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class ReducibleSamples(Samples, Protocol):
+    """Samples of a reader that can decode a large image at a part of its size, for less work."""
+
+    def at_least(self, size: tuple[int, int], /) -> Samples:
+        """The same samples, with images that may be smaller, and labels that fit them.
+
+        An image that is given smaller has still at least that height and width, and the same
+        shape but for rounding; one that is not larger is given as it is.
+        """
 
 
 @dataclass(frozen=True)
@@ -172,4 +184,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def split(self, name: Split, /) -> Samples:
-        """The samples of one split. They are pickled to worker processes: open files lazily."""
+        """The samples of one split. They are pickled to worker processes: open files lazily.
+
+        They may have a method ``at_least(size)``, see :class:`ReducibleSamples`: a run says by it
+        which height and width its images need. What they read is best held as ``Path``: a cache on
+        disk is then made anew when a file changes.
+        """

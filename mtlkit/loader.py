@@ -6,19 +6,17 @@ processes changes nothing.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from mtlkit.data import Sample, Samples, TargetSpec
+from mtlkit.geometry import Augment, View, draw
 
 Batch = dict[str, Any]
-Augment = Literal["none", "light", "strong"]
 SMALLEST_BOX = 2.0
 """Pixels; a box that a crop leaves narrower than this is no label any more."""
 
@@ -95,20 +93,6 @@ def hash_words(*words: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
 
 
-def geometry(augment: Augment, size: tuple[int, int]) -> v2.Transform:
-    """The joint transform of image, masks and boxes to ``size`` (height, width)."""
-    steps: list[v2.Transform] = [v2.Resize(size, antialias=True)]
-    if augment != "none":
-        smallest = 0.6 if augment == "light" else 0.3
-        steps = [
-            v2.RandomResizedCrop(size, scale=(smallest, 1.0), ratio=(0.8, 1.25), antialias=True),
-            v2.RandomHorizontalFlip(),
-        ]
-    if augment == "strong":
-        steps.append(v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05))
-    return v2.Compose([*steps, v2.ClampBoundingBoxes()])
-
-
 class Prepared(TorchDataset[Sample]):
     """Samples after geometry, each with a seed of its own.
 
@@ -132,37 +116,44 @@ class Prepared(TorchDataset[Sample]):
         self.samples = samples
         self.targets = targets
         self.size = size
-        self.transform = geometry(augment, size)
+        self.augment: Augment = augment
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Sample:
         sample = self.samples[key.position]
-        kept = {k: v for k, v in sample.items() if k in ("image", "id") or k in self.targets}
         seed = hash_words(self.seed, key.epoch, sample["id"])
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            out = cast(Sample, self.transform(kept))
-        for name, spec in self.targets.items():
-            if spec.kind == "box" and name in out:
-                out[name] = self._normalised(out[name])
-            if spec.kind == "mask" and name in out and bool((out[name] == spec.ignore_index).all()):
-                out[name] = None  # a crop may leave no labelled pixel
-        labels = {name: out[name] for name in self.targets if out.get(name) is not None}
+        image = sample["image"]
+        size = (image.shape[-2], image.shape[-1])
+        view = draw(self.augment, size, torch.Generator().manual_seed(seed))
+        labels = {
+            name: label
+            for name, spec in self.targets.items()
+            if name in sample and (label := self._label(spec, sample[name], view)) is not None
+        }
         return {
-            "image": out["image"],
-            "id": out["id"],
+            "image": view.image(image, self.size),
+            "id": sample["id"],
             "seed": seed,
             "valid": key.valid,
             "labels": labels,
         }
 
-    def _normalised(self, box: tv_tensors.BoundingBoxes) -> Tensor | None:
-        """``[4]`` in [0, 1], or None for a box that was cropped away."""
-        x1, y1, x2, y2 = box.reshape(-1).tolist()
-        if x2 - x1 < SMALLEST_BOX or y2 - y1 < SMALLEST_BOX:
+    def _label(self, spec: TargetSpec, value: Tensor, view: View) -> Tensor | None:
+        """What is left of a label in a view; None when nothing is."""
+        if spec.kind == "box":
+            return self._box(view.box(value))
+        if spec.kind in ("mask", "map"):
+            value = view.mask(value, self.size)
+        if spec.kind == "mask" and bool((value == spec.ignore_index).all()):
             return None
-        height, width = self.size
-        return torch.tensor([x1 / width, y1 / height, x2 / width, y2 / height])
+        return value.as_subclass(Tensor)
+
+    def _box(self, edges: list[float]) -> Tensor | None:
+        """``[4]`` in [0, 1], or None for a box that was cropped away."""
+        (height, width), (x1, y1, x2, y2) = self.size, edges
+        if (x2 - x1) * width < SMALLEST_BOX or (y2 - y1) * height < SMALLEST_BOX:
+            return None
+        return torch.tensor(edges)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """A batch.
@@ -176,12 +167,10 @@ class Prepared(TorchDataset[Sample]):
         for name, spec in self.targets.items():
             values = [s["labels"].get(name) for s in samples]
             blank = _blank(spec, self.size)
-            targets[name] = torch.stack(
-                [blank if v is None else v.as_subclass(Tensor).to(blank.dtype) for v in values]
-            )
+            targets[name] = torch.stack([blank if v is None else v.to(blank.dtype) for v in values])
             present[name] = torch.tensor([v is not None for v in values]) & valid
         return {
-            "image": torch.stack([s["image"].as_subclass(Tensor) for s in samples]),
+            "image": torch.stack([s["image"] for s in samples]),
             "id": [s["id"] for s in samples],
             "seeds": torch.tensor([s["seed"] for s in samples]),
             "valid": valid,

@@ -8,14 +8,17 @@ from typing import Any, Protocol, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from mtlkit.balancer import LossBalancer
-from mtlkit.data import Dataset, Samples, Split
-from mtlkit.errors import ConfigError
+from mtlkit.cache import CachedSamples, cached
+from mtlkit.data import Dataset, ReducibleSamples, Samples, Split, TargetSpec
+from mtlkit.errors import ConfigError, MtlkitError
 from mtlkit.evaluate import evaluate
 from mtlkit.full_size import FullSize
+from mtlkit.geometry import Augment, smallest_image
 from mtlkit.loader import Batch, Batches, Prepared, make_loader
 from mtlkit.model import Model
 from mtlkit.run import RunFolder
@@ -90,6 +93,8 @@ class Run:
     model_config: dict[str, Any]
     observers: Observers
     progress: Progress = field(default_factory=Progress)
+    _cached: dict[tuple[Split, Augment], CachedSamples] = field(default_factory=dict, repr=False)
+    _loaders: dict[tuple[Split, bool], DataLoader[Batch]] = field(default_factory=dict, repr=False)
 
     @property
     def step(self) -> int:
@@ -126,17 +131,10 @@ class Run:
         With ``full_size`` they also have the labels in their own pictures' pixels.
         """
         settings = self.settings
-        samples = self.dataset.split("train" if settings.overfit else split)
-        if settings.overfit:
-            few = range(min(settings.overfit, len(samples)))
-            samples = cast(Samples, Subset(cast(Any, samples), few))
-        used = {task.target for task in self.model.tasks.values()}
+        augment = self._augment(train)
+        samples = self.dataset.split(split) if full_size else self.samples(split, augment)
         prepared = Prepared(
-            samples,
-            {name: spec for name, spec in self.dataset.spec.targets.items() if name in used},
-            self.model.image_size,
-            augment=settings.augment if train and not settings.overfit else "none",
-            seed=settings.seed,
+            samples, self._targets(), self.model.image_size, augment=augment, seed=settings.seed
         )
         batches = Batches(
             len(samples),
@@ -149,16 +147,74 @@ class Run:
         return make_loader(
             cast(Prepared, FullSize(prepared)) if full_size else prepared,
             batches,
-            workers=default_workers() if settings.workers is None else settings.workers,
+            workers=self._workers(),
             pin_memory=self.accelerator.device.type == "cuda",
         )
+
+    def samples(self, split: Split, augment: Augment) -> Samples:
+        """A split's samples, with images as large as an augmentation needs; cached if they are."""
+        settings = self.settings
+        split = "train" if settings.overfit else split
+        if (split, augment) in self._cached:
+            return self._cached[split, augment]
+        samples = self.dataset.split(split)
+        if settings.decode == "reduced" and isinstance(samples, ReducibleSamples):
+            samples = samples.at_least(smallest_image(augment, self.model.image_size))
+        if settings.overfit:
+            few = range(min(settings.overfit, len(samples)))
+            samples = cast(Samples, Subset(cast(Any, samples), few))
+        return samples
+
+    def cache_samples(self) -> None:
+        """Decode what every epoch reads, once on each machine, if the settings say so.
+
+        Raises:
+            ConfigError: there is not enough room; on all processes.
+        """
+        kind = self.settings.cache
+        if kind == "none":
+            return
+        local_main = self.accelerator.process_index - self.accelerator.local_process_index
+        splits: tuple[tuple[Split, bool], ...] = (("train", True), ("val", False))
+        for split, train in splits:
+            augment = self._augment(train)
+            samples, made = self.samples(split, augment), None
+            outcome: str | MtlkitError | None = None
+            if self.accelerator.is_local_main_process and not isinstance(samples, CachedSamples):
+                try:
+                    made = cached(
+                        samples, tuple(self._targets()), kind, what=split, workers=self._workers()
+                    )
+                    outcome = made.path
+                except MtlkitError as error:
+                    outcome = error
+            outcome = gather_object([outcome])[local_main]
+            if isinstance(outcome, MtlkitError):
+                raise outcome
+            if outcome is not None:
+                where = "train" if self.settings.overfit else split
+                self._cached[where, augment] = made or CachedSamples(outcome)
+
+    def _augment(self, train: bool) -> Augment:
+        return self.settings.augment if train and not self.settings.overfit else "none"
+
+    def _targets(self) -> dict[str, TargetSpec]:
+        """The labels that tasks use."""
+        used = {task.target for task in self.model.tasks.values()}
+        return {name: spec for name, spec in self.dataset.spec.targets.items() if name in used}
+
+    def _workers(self) -> int:
+        return default_workers() if self.settings.workers is None else self.settings.workers
 
     def evaluate(self, split: Split, *, full_size: bool = False) -> dict[str, float]:
         """Metrics and losses on a split, which is empty for an empty split.
 
         With ``full_size`` masks, maps and boxes are compared in the pixels of each picture.
         """
-        loader = self.loader(split, full_size=full_size)
+        key = (split, full_size)
+        if key not in self._loaders:  # its worker processes stay for the next evaluation
+            self._loaders[key] = self.loader(split, full_size=full_size)
+        loader = self._loaders[key]
         if not len(loader):
             return {}
         return evaluate(

@@ -36,6 +36,10 @@ class Settings:
             by default the dataset's own.
         augment: how training images are varied: ``none``, ``light`` (flip, mild crop) or
             ``strong`` (flip, crop, colour).
+        decode: ``reduced`` decodes a photograph that is at least twice as large as needed at a
+            half, a quarter or an eighth of its size, if the dataset can; ``full`` never does.
+        cache: decode the images of train and val once and keep them in memory (``ram``), for all
+            processes of a machine together, or in a folder where later runs find them (``disk``).
         lr: peak learning rate.
         optimizer: any name timm's optimiser factory knows.
         scheduler: any name timm's scheduler factory knows, or ``none``.
@@ -82,6 +86,8 @@ class Settings:
     batch_size: int = 32
     image_size: int | str | None = None
     augment: Literal["none", "light", "strong"] = "light"
+    decode: Literal["reduced", "full"] = "reduced"
+    cache: Literal["none", "ram", "disk"] = "none"
     lr: float = 1e-3
     optimizer: str = "adamw"
     scheduler: str = "cosine"

@@ -17,8 +17,8 @@ PLUGINS = HOME.parent / "plugins"
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
-    "evaluate", "full_size", "predict", "checkpoint", "loader", "run", "pictures", "session",
-    "resume", "interruption",
+    "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
+    "pictures", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",

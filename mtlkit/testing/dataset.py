@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 from torchvision import tv_tensors
 
-from mtlkit.data import SPLITS, Dataset, Kind, Sample, TargetSpec
+from mtlkit.data import SPLITS, Dataset, Kind, ReducibleSamples, Sample, TargetSpec
 from mtlkit.errors import MtlkitError
 from mtlkit.loader import Key, Prepared
 from mtlkit.options import option_types
@@ -164,6 +164,46 @@ def _samples_are_put_into_batches(subject: Subject) -> None:
             expect(len(values) == number, f"'{name}' of a batch of {split} has the wrong length")
             good = not values.is_floating_point() or finite(values)
             expect(good, f"'{name}' of a batch of {split} is not finite")
+
+
+@CHECKS.add(
+    why="A run says by at_least() which height and width it needs, and uses what it then gets.",
+    mend="Make image, masks and boxes of a sample smaller alike, and none smaller than asked for.",
+)
+def _smaller_images_fit_their_labels(subject: Subject) -> None:
+    dataset: Dataset = subject.build()
+    reducible = [split for split in SPLITS if isinstance(dataset.split(split), ReducibleSamples)]
+    if not reducible:
+        raise NotApplicable("its samples have no at_least()")
+    for split in reducible:
+        samples = dataset.split(split)
+        assert isinstance(samples, ReducibleSamples)
+        for index in range(min(len(samples), MOST)):
+            whole = samples[index]
+            height, width = whole["image"].shape[-2:]
+            least = (max(1, height // 2), max(1, width // 2))
+            where = f"sample {index} of {split}, at least {least},"
+            _check_smaller(where, samples.at_least(least)[index], whole, least, dataset)
+
+
+def _check_smaller(
+    where: str, sample: Sample, whole: Sample, least: tuple[int, int], dataset: Dataset
+) -> None:
+    _check_image(where, sample)
+    size, full = (tuple(s["image"].shape[-2:]) for s in (sample, whole))
+    fits = all(a <= b <= c for a, b, c in zip(least, size, full, strict=True))
+    expect(fits, f"the image of {where} has {size} pixels, and {full} in full")
+    expect(sample["id"] == whole["id"], f"{where} has another id, {sample['id']}")
+    same = sample.keys() == whole.keys()
+    expect(same, f"{where} has {sorted(sample)}, and {sorted(whole)} in full")
+    for name in sample.keys() - {"image", "id"}:
+        spec = dataset.spec.targets[name]
+        _check_label(f"'{name}' of {where}", sample[name], spec, (size[0], size[1]))
+        if spec.kind == "box":
+            box, other = sample[name][0].tolist(), whole[name][0].tolist()
+            scale = [side / was for side, was in zip(size, full, strict=True)][::-1] * 2
+            moved = max(abs(a - b * by) for a, b, by in zip(box, other, scale, strict=True))
+            expect(moved <= 1, f"'{name}' of {where} is {box}, which is {other} in full")
 
 
 @CHECKS.add(

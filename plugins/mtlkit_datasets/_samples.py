@@ -16,10 +16,15 @@ def as_image(pixels: NDArray[Any], /) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
-def as_box(box: Box, size: tuple[int, ...], /) -> tv_tensors.BoundingBoxes:
-    """A sample's box [1, 4]; ``size`` is height and width of its image."""
+def as_box(box: Box, size: tuple[int, ...], step: int = 1, /) -> tv_tensors.BoundingBoxes:
+    """A sample's box [1, 4], of one in ``step`` times as many pixels in each direction.
+
+    ``size`` is height and width of the sample's image.
+    """
     return tv_tensors.BoundingBoxes(
-        torch.tensor([box], dtype=torch.float32), format="XYXY", canvas_size=(size[0], size[1])
+        torch.tensor([box], dtype=torch.float32) / step,
+        format="XYXY",
+        canvas_size=(size[0], size[1]),
     )
 
 

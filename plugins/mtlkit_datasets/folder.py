@@ -204,24 +204,30 @@ class FolderSamples:
 
     pictures: list[Picture]
     masks: Masks
+    least: tuple[int, int] | None = None
+
+    def at_least(self, size: tuple[int, int], /) -> "FolderSamples":
+        """The same samples, with images that are large enough for that height and width."""
+        return replace(self, least=size)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int, /) -> Sample:
         picture = self.pictures[index]
-        pixels = read_image(picture.image)
-        size = pixels.shape[0], pixels.shape[1]
-        sample: Sample = {"image": as_image(pixels), "id": picture.id}
+        photo = read_image(picture.image, self.least)
+        sample: Sample = {"image": as_image(photo.pixels), "id": picture.id}
         if picture.mask is not None:
             mask = read_mask(picture.mask)
-            if mask.shape != size:
-                raise DataError(f"{wrong_size(picture, mask.shape, size)}; replace it")
+            if mask.shape != photo.size:
+                raise DataError(f"{wrong_size(picture, mask.shape, photo.size)}; replace it")
+            mask = photo.mask(mask)
             if self.masks == "binary":
                 mask = (mask != 0).astype(np.uint8)
             sample["seg"] = tv_tensors.Mask(torch.from_numpy(mask))
         if picture.box is not None:
-            sample["bbox"] = as_box(clipped(picture.box, size), size)
+            box = clipped(picture.box, photo.size)
+            sample["bbox"] = as_box(box, photo.pixels.shape, photo.step)
         return sample | {name: torch.tensor(index) for name, index in picture.classes.items()}
 
 

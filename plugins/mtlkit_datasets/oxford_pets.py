@@ -195,17 +195,21 @@ class PetSamples:
     classes: Literal["species", "breed"]
     border: Border
     boxes: Literal["mask", "head"]
+    least: tuple[int, int] | None = None
+
+    def at_least(self, size: tuple[int, int], /) -> "PetSamples":
+        """The same samples, with images that are large enough for that height and width."""
+        return replace(self, least=size)
 
     def __len__(self) -> int:
         return len(self.pets)
 
     def __getitem__(self, index: int, /) -> Sample:
         pet = self.pets[index]
-        pixels = read_image(pet.image)
-        size = pixels.shape[0], pixels.shape[1]
+        photo = read_image(pet.image, self.least)
         species, breed = torch.tensor(pet.species), torch.tensor(self.order[pet.breed])
         sample: Sample = {
-            "image": as_image(pixels),
+            "image": as_image(photo.pixels),
             "id": pet.id,
             "cls": species if self.classes == "species" else breed,
             "species": species,
@@ -213,11 +217,11 @@ class PetSamples:
         }
         box = pet.head
         if pet.trimap is not None:
-            mask = self._mask(pet.trimap, size)
-            sample["seg"] = tv_tensors.Mask(torch.from_numpy(mask))
+            mask = self._mask(pet.trimap, photo.size)
+            sample["seg"] = tv_tensors.Mask(torch.from_numpy(photo.mask(mask)))
             box = mask_extent(mask == 1) if self.boxes == "mask" else box
         if box is not None:
-            sample["bbox"] = as_box(clipped(box, size), size)
+            sample["bbox"] = as_box(clipped(box, photo.size), photo.pixels.shape, photo.step)
         return sample
 
     def _mask(self, file: Path, size: tuple[int, int]) -> Pixels:

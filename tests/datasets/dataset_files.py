@@ -22,6 +22,16 @@ def save(path, array, **options):
     return path
 
 
+def scene(height, width, box):
+    """A smooth picture, bright inside of a box, as photographs are: no single pixel stands out."""
+    y, x = np.mgrid[:height, :width]
+    left, top, right, bottom = box
+    edges = ((x - left, right - x), (y - top, bottom - y))
+    inside = np.prod([1 / (1 + np.exp(-d / 3.0)) for pair in edges for d in pair], axis=0)
+    slopes = (60 * x / width, 60 * y / height, 30 * np.sin(x / 40) + 30)
+    return np.stack([190 * inside + slope for slope in slopes], axis=-1).round().astype(np.uint8)
+
+
 def mask_of(inside, outside, box=BOX, height=HEIGHT, width=WIDTH):
     mask = np.full((height, width), outside, dtype=np.uint8)
     left, top, right, bottom = box

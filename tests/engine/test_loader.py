@@ -6,6 +6,7 @@ from torchvision import tv_tensors
 from toys import SIZE, ToyData
 
 from mtlkit import TargetSpec
+from mtlkit.geometry import View
 from mtlkit.loader import Batches, Key, Prepared, make_loader
 
 
@@ -137,5 +138,14 @@ def test_boxes_are_normalised_and_stay_on_their_masks() -> None:
 
 def test_a_box_that_was_cropped_away_is_no_label() -> None:
     one = Prepared(Boxed(), TARGETS, (16, 16))
-    box = tv_tensors.BoundingBoxes([[3.0, 3.0, 4.0, 16.0]], format="XYXY", canvas_size=(16, 16))
-    assert one._normalised(box) is None
+    assert one._label(TARGETS["bbox"], torch.tensor([[3.0, 3, 9, 16]]), View(0, 8, 16, 9)) is None
+    kept = one._label(TARGETS["bbox"], torch.tensor([[3.0, 3, 9, 16]]), View(0, 0, 16, 6))
+    torch.testing.assert_close(kept, torch.tensor([0.5, 3 / 16, 1, 1]))
+
+
+def test_a_mask_that_was_cropped_to_nothing_labelled_is_no_label() -> None:
+    one = Prepared(Boxed(), TARGETS, (16, 16))
+    mask = torch.full((16, 16), 255, dtype=torch.uint8)
+    mask[0, 15] = 1
+    assert one._label(TARGETS["seg"], mask, View(0, 0, 16, 8)) is None
+    assert one._label(TARGETS["seg"], mask, View(0, 8, 16, 8)) is not None

@@ -1,6 +1,6 @@
 """Every check of datasets finds its fault."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,34 @@ class OtherSizes(Right):
         self.spec = DatasetSpec(self.spec.targets, {**SIZES, "val": 3})
 
 
+@dataclass
+class HalfSamples(Samples):
+    half: bool = False
+    labels_too: bool = False
+
+    def at_least(self, size, /):
+        return replace(self, half=True)
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        if self.half:
+            alike = [key for key in ("image", "seg", "depth") if key == "image" or self.labels_too]
+            halves = {key: tv_tensors.wrap(sample[key][..., ::2, ::2], like=sample[key])
+                      for key in alike}  # fmt: skip
+            sample |= halves
+        return sample
+
+
+class Halved(Right):
+    def split(self, name, /):
+        return HalfSamples(name)
+
+
+class HalvedWithoutBoxes(Right):
+    def split(self, name, /):
+        return HalfSamples(name, labels_too=True)
+
+
 def wrong(change: Any) -> type[Right]:
     return type("Wrong", (Right,), {"change": staticmethod(change)})
 
@@ -147,6 +175,7 @@ def plain_image(sample):
 
 
 TYPES = "samples have the documented types"
+SMALLER = "smaller images fit their labels"
 MISSING = "it says what is missing"
 WRONG = {
     "it describes its labels and splits": (
@@ -173,6 +202,10 @@ WRONG = {
     "samples are put into batches": (
         wrong(lambda sample: {**sample, "pose": torch.rand(int(sample["id"][-1]) + 1)}),
         "stack expects each tensor to be equal size",
+    ),
+    SMALLER: (
+        Halved,
+        "'seg' of sample 0 of train, at least (10, 15), is uint8 [20, 30], not uint8 or int64 [10,",
     ),
     MISSING: (Trusting, "with root = a path that is not there it is built as if nothing"),
 }
@@ -206,6 +239,7 @@ def test_a_wrong_dataset_is_found(name: str, tmp_path: Path) -> None:
         (wrong(unknown), TYPES, "sample 0 of train has 'weather', which is not in spec.targets"),
         (wrong(plain_image), TYPES, "the image of sample 0 of train is a Tensor"),
         (wrong(longer), TYPES, "'pose' of sample 0 of test is float32 [5], not float32 [4]"),
+        (HalvedWithoutBoxes, SMALLER, "'bbox' of sample 0 of train, at least (10, 15), is in an"),
         (Silent, MISSING, "with root = a path that is not there it raises FileNotFoundError"),
     ],
 )
