@@ -124,9 +124,9 @@ def test_too_little_room_leaves_no_run_folder(
 def test_evaluations_share_their_worker_processes(root: Path) -> None:
     run = assembled(root, "--workers", "1")
     first = run.evaluate("val")
-    workers = run._loaders["val"]._iterator._workers  # type: ignore[union-attr]
+    workers = run._loaders["val", False]._iterator._workers  # type: ignore[union-attr]
     assert run.evaluate("val") == first
-    assert run._loaders["val"]._iterator._workers is workers  # type: ignore[union-attr]
+    assert run._loaders["val", False]._iterator._workers is workers  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
