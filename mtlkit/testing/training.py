@@ -148,7 +148,7 @@ class Training:
             return Decision(combined.double(), weights)
         return Decision(weights.double() @ rows_AP, weights)
 
-    def train(self, steps: int = 4, active: Sequence[int] | None = None) -> "Training":
+    def train(self, steps: int = 6, active: Sequence[int] | None = None) -> "Training":
         """Some whole steps: decision, the balancer's own parameters, commit and revisit."""
         for _ in range(steps):
             stats, rows_AP = self.stats(active)

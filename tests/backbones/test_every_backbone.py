@@ -10,8 +10,12 @@ from backbone_cases import CASES, Case, features, images, what_a_head_reads
 from torch import nn
 
 from mtlkit import Backbone, Features
+from mtlkit.testing import check_backbone
 
 every_backbone = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_option = pytest.mark.parametrize(
+    "case", list({str((case.build, case.options)): case for case in CASES.values()}.values())
+)
 
 
 @pytest.fixture
@@ -23,23 +27,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-@every_backbone
-@pytest.mark.parametrize("size", [(32, 32), (64, 96), (160, 64)])
-def test_features_are_as_the_spec_says(case: Case, size: tuple[int, int]) -> None:
-    backbone = case().eval()
-    with torch.no_grad():
-        found = features(backbone, images(backbone, *size))
-    assert list(found) == list(backbone.tasks)
-    for task, feature in found.items():
-        assert [tuple(level.shape) for level in feature.levels] == [
-            (2, c, size[0] // s, size[1] // s)
-            for c, s in zip(backbone.spec.channels, backbone.spec.strides, strict=True)
-        ]
-        if backbone.spec.dense and task in backbone.dense_tasks:
-            assert feature.dense is not None
-            assert feature.dense.shape == (2, backbone.spec.dense, *size)
-        else:
-            assert feature.dense is None
+@every_option
+def test_it_passes_every_check_with_other_options_too(case: Case) -> None:
+    check_backbone(case.build, **case.options)
 
 
 @every_backbone
@@ -58,28 +48,6 @@ def test_sizes_that_do_not_fit_are_refused_with_sizes_that_do(case: Case) -> Non
 
 
 @every_backbone
-def test_shared_and_own_parameters_are_disjoint_and_complete(case: Case) -> None:
-    backbone = case()
-    groups = [[id(p) for p in backbone.own_parameters(task)] for task in backbone.tasks]
-    groups.append([id(p) for p in backbone.shared_parameters()])
-    together = [i for group in groups for i in group]
-    assert len(together) == len(set(together))
-    assert set(together) == {id(p) for p in backbone.parameters()}
-
-
-@every_backbone
-def test_a_task_leaves_what_others_own_alone(case: Case) -> None:
-    backbone = case()
-    for task in backbone.tasks:
-        backbone.zero_grad()
-        feature = features(backbone, images(backbone), (task,))[task]
-        _backward(backbone, {task: feature})
-        others = [t for t in backbone.tasks if t != task]
-        assert all(p.grad is None for t in others for p in backbone.own_parameters(t))
-        assert all(p.grad is not None for p in backbone.own_parameters(task))
-
-
-@every_backbone
 def test_every_parameter_gets_a_gradient(case: Case) -> None:
     backbone = case()
     with torch.no_grad():
@@ -92,57 +60,6 @@ def test_every_parameter_gets_a_gradient(case: Case) -> None:
         if p.grad is None or (p.ndim > 1 and not p.grad.any())
     ]
     assert without == []
-
-
-@every_backbone
-def test_a_task_sees_the_same_whoever_else_is_asked_for(case: Case) -> None:
-    backbone = case().eval()
-    x = images(backbone)
-    with torch.no_grad():
-        together = features(backbone, x)
-        alone = {task: features(backbone, x, (task,))[task] for task in backbone.tasks}
-    for task in backbone.tasks:
-        torch.testing.assert_close(
-            what_a_head_reads(together[task]), what_a_head_reads(alone[task])
-        )
-
-
-@every_backbone
-def test_bf16_autocast_trains(case: Case) -> None:
-    backbone = case()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = features(backbone, images(backbone))
-    _backward(backbone, found)
-    assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
-
-
-@every_backbone
-def test_memory_order_does_not_matter(case: Case) -> None:
-    backbone = case().double().eval()
-    x = images(backbone).double()
-    with torch.no_grad():
-        expected = features(backbone, x)
-        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found = features(backbone, x.to(memory_format=torch.channels_last))
-    for task in backbone.tasks:
-        torch.testing.assert_close(
-            what_a_head_reads(found[task]), what_a_head_reads(expected[task])
-        )
-
-
-@every_backbone
-def test_state_survives_a_rebuild(case: Case) -> None:
-    backbone = case().eval()
-    with torch.no_grad():
-        for p in backbone.parameters():
-            p.add_(0.01)
-    other = case().eval()
-    other.load_state_dict(copy.deepcopy(backbone.state_dict()))
-    x = images(backbone)
-    with torch.no_grad():
-        for task, feature in features(other, x).items():
-            expected = what_a_head_reads(features(backbone, x)[task])
-            assert torch.equal(what_a_head_reads(feature), expected)
 
 
 @every_backbone

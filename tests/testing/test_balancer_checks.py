@@ -157,7 +157,7 @@ WRONG = {
     "it leaves what it is given alone": (Clamping, "stats.losses was changed in place"),
     ALONE: (Asking, "it calls torch.distributed.is_initialized"),
     "random numbers come from stats": (Global, "a decision used torch's global random numbers"),
-    "a resumed run decides alike": (Forgetful, "in step 4 the weights are "),
+    "a resumed run decides alike": (Forgetful, "in step 6 the weights are "),
     "float32 losses are enough": (Doubles, "weights() returns torch.float64"),
     "a linear balancer does not look at the losses of its step": (
         NotLinear,
