@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtlkit.errors import ConfigError, DataError, MtlkitError
     from mtlkit.head import Head
     from mtlkit.model import Model
+    from mtlkit.picture import to_rgb
     from mtlkit.task import Decoded, Task, seeded_normal
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "errors": ("ConfigError", "DataError", "MtlkitError"),
     "head": ("Head",),
     "model": ("Model",),
+    "picture": ("to_rgb",),
     "task": ("Decoded", "Task", "seeded_normal"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -60,6 +62,7 @@ __all__ = [
     "load",
     "names",
     "seeded_normal",
+    "to_rgb",
 ]
 
 

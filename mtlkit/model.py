@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transform
 
 from mtlkit.backbone import Backbone
 from mtlkit.head import Head
+from mtlkit.picture import as_picture
 from mtlkit.task import Decoded, Task
 
 Views = Literal["shared", "own"]
@@ -204,14 +205,6 @@ class Model(nn.Module):
     def resize(self, picture: Tensor) -> Tensor:
         """``[3, H, W]`` at the size the network sees; the sides are scaled each on their own."""
         return cast(Tensor, transform.resize(picture, list(self.image_size), antialias=True))
-
-
-def as_picture(image: Image.Image | Tensor) -> Tensor:
-    """A PIL image of any mode as uint8 ``[3, H, W]``, turned upright by its EXIF entry."""
-    if isinstance(image, Tensor):
-        return image
-    upright = ImageOps.exif_transpose(image).convert("RGB")
-    return cast(Tensor, transform.pil_to_tensor(upright))
 
 
 def as_floats(images: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from mtlkit.errors import ConfigError
-from mtlkit.model import Model, as_picture
-from mtlkit.pictures import save_image
+from mtlkit.model import Model
+from mtlkit.picture import as_picture, save_image
 from mtlkit.session import cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")

@@ -25,7 +25,6 @@ from mtlkit.evaluate import score
 from mtlkit.interruption import Interruption
 from mtlkit.loader import Batch, Batches, Prepared
 from mtlkit.model import Model, TaskBatch
-from mtlkit.pictures import curves, gallery
 from mtlkit.resume import save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings
@@ -224,6 +223,8 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
 
 def draw(run: Run) -> None:
     """Write the pictures of a run: curves, and a gallery of the first samples of val."""
+    from mtlkit.plots import curves, gallery  # late: matplotlib would delay the first step
+
     curves(run.folder.path / "plots", run.folder.history(), run.model.tasks.values())
     split: Split = "val" if run.dataset.spec.sizes.get("val") else "test"
     loader = run.loader(split)

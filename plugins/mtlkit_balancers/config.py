@@ -10,13 +10,14 @@ ZERO = 1e-12
 
 
 class ConFIG(LossBalancer):
-    """The direction at the same angle to all gradients, as long as their projections on it sum to.
+    """The direction at the same angle to all gradients.
 
-    It conflicts with none, and the lengths of the gradients do not turn it. It is a combination of
-    the gradients, found from their inner products alone; the weights may be negative. If more
-    tasks than directions leave no such direction, the nearest in the sense of least squares is
-    taken, and where this is nothing at all, as for opposed gradients, the step is zero. Tasks
-    without a gradient are left out. As in TorchJD a task's own parameters get their raw gradient.
+    Its length is the sum of their projections on it. It conflicts with none, and the lengths of the
+    gradients do not turn it. It is a combination of the gradients, found from their inner products
+    alone; the weights may be negative. If more tasks than directions leave no such direction, the
+    nearest in the sense of least squares is taken, and where this is nothing at all, as for opposed
+    gradients, the step is zero. Tasks without a gradient are left out. As in TorchJD a task's own
+    parameters get their raw gradient.
 
     The paper's variant with momenta (M-ConFIG) is not built.
 

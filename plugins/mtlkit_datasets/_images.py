@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mtlkit import DataError
+from mtlkit import DataError, to_rgb
 
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -84,7 +84,7 @@ def read_image(path: Path, at_least: tuple[int, int] | None = None, /) -> Photo:
         upright = UPRIGHT.get(orientation)
         width, height = image.size
         step = _shrink(image, at_least, orientation) if at_least else 1
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image)
         pixels = np.array(rgb if upright is None else rgb.transpose(upright))
     return Photo(pixels, (width, height) if orientation >= 5 else (height, width), step)
 
@@ -132,7 +132,7 @@ def check_image(path: Path, /) -> tuple[int, int]:
         sideways = _orientation(image) >= 5
         image.draft("L", (1, 1))
         image.load()
-        _to_rgb(image.crop((0, 0, 1, 1)))
+        to_rgb(image.crop((0, 0, 1, 1)))
     return (width, height) if sideways else (height, width)
 
 
@@ -203,19 +203,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # broken EXIF data is common, and no reason to refuse the picture
         return 1
     return found if found in UPRIGHT else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits per channel")
-    if image.mode.startswith("I"):
-        eight = np.rint(np.asarray(image) / 257).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(eight).convert("RGB")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, layered).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def described(size: tuple[int, ...], /) -> str:

@@ -8,6 +8,7 @@ from mtlkit_datasets._images import check_image, in_parallel, read_image, read_m
 from PIL import Image, ImageOps
 
 from mtlkit import DataError
+from mtlkit.picture import as_picture
 
 RED = np.full((4, 6, 3), (200, 30, 40), dtype=np.uint8)
 
@@ -252,3 +253,20 @@ def test_a_truncated_jpeg_is_named_in_a_smaller_decoding_too(tmp_path):
 
 def test_results_of_checks_come_in_order():
     assert in_parallel(lambda item: item * 2, range(50)) == [2 * i for i in range(50)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "I;16", "CMYK"])
+def test_prediction_sees_the_pixels_that_training_saw(tmp_path, mode):
+    file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    picture = Image.fromarray(pixels())
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+    if picture.mode in ("RGBA", "LA"):
+        picture.putalpha(100)
+    picture.save(file)
+    with Image.open(file) as opened:
+        seen = as_picture(opened).permute(1, 2, 0).numpy()
+    assert (seen == read_image(file).pixels).all()
+    assert seen.std() > 1

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, a gallery of fixed samples, attention masks."""
+"""Plots of a run: curves, a gallery of fixed samples, attention masks."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,6 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transform
 
@@ -20,13 +19,6 @@ from mtlkit.task import Task
 CELL = 1.7
 """Inches of one picture in a grid."""
 DPI = 110
-
-
-def save_image(file: Path, image: Tensor) -> None:
-    """Write a uint8 ``[3, H, W]`` or ``[H, W]`` tensor as a PNG."""
-    array = image.cpu().permute(1, 2, 0).numpy() if image.ndim == 3 else image.cpu().numpy()
-    # a third of the usual level's time, a seventh more bytes
-    Image.fromarray(array).save(file, compress_level=1)
 
 
 @torch.inference_mode()
