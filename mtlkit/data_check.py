@@ -148,7 +148,7 @@ def _read(found: Found, dataset: Dataset, split: Split) -> None:
 def _faults(sample: Sample, spec: DatasetSpec) -> Iterable[str]:
     """What is wrong with the values of a sample; their types are ``mtlkit check``'s matter."""
     size = tuple(sample["image"].shape[-2:])
-    for name in sample.keys() - {"image", "id"}:
+    for name in sorted(sample.keys() - {"image", "id"}):
         if name not in spec.targets:
             yield f"has '{name}', which is not in the dataset's spec"
             continue

@@ -67,7 +67,7 @@ def _samples_have_the_documented_types(subject: Subject) -> None:
     for where, sample in _samples(dataset):
         _check_image(where, sample)
         size = (sample["image"].shape[-2], sample["image"].shape[-1])
-        for name in sample.keys() - {"image", "id"}:
+        for name in sorted(sample.keys() - {"image", "id"}):
             known = dataset.spec.targets.get(name)
             if known is None:
                 raise Fault(f"{where} has '{name}', which is not in spec.targets")
@@ -196,7 +196,7 @@ def _check_smaller(
     expect(sample["id"] == whole["id"], f"{where} has another id, {sample['id']}")
     same = sample.keys() == whole.keys()
     expect(same, f"{where} has {sorted(sample)}, and {sorted(whole)} in full")
-    for name in sample.keys() - {"image", "id"}:
+    for name in sorted(sample.keys() - {"image", "id"}):
         spec = dataset.spec.targets[name]
         _check_label(f"'{name}' of {where}", sample[name], spec, (size[0], size[1]))
         if spec.kind == "box":

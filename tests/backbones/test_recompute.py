@@ -56,7 +56,7 @@ def test_it_takes_less_memory(name: str) -> None:
 
 
 def work(backbone: Backbone) -> None:
-    read = map(what_a_head_reads, features(backbone, images(backbone, 96, 96, batch=8)).values())
+    read = map(what_a_head_reads, features(backbone, images(backbone, 96, 96, batch=32)).values())
     torch.autograd.grad(sum(r.sum() for r in read), backbone.shared_parameters())  # type: ignore[arg-type]
 
 

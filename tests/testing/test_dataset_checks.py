@@ -205,7 +205,7 @@ WRONG = {
     ),
     SMALLER: (
         Halved,
-        "'seg' of sample 0 of train, at least (10, 15), is uint8 [20, 30], not uint8 or int64 [10,",
+        "'bbox' of sample 0 of train, at least (10, 15), is in an image of (20, 30), not of (10, 15)",
     ),
     MISSING: (Trusting, "with root = a path that is not there it is built as if nothing"),
 }
