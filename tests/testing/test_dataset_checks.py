@@ -205,7 +205,7 @@ WRONG = {
     ),
     SMALLER: (
         Halved,
-        "'bbox' of sample 0 of train, at least (10, 15), is in an image of (20, 30), not of (10, 15)",
+        "'bbox' of sample 0 of train, at least (10, 15), is in an image of (20, 30), not",
     ),
     MISSING: (Trusting, "with root = a path that is not there it is built as if nothing"),
 }
