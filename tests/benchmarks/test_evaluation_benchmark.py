@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "speed" / "evaluation.py"
+FILE = Path(__file__).parents[2] / "benchmarks" / "speed" / "evaluation.py"
 
 
 @pytest.fixture(scope="module")
