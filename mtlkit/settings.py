@@ -64,7 +64,7 @@ class Settings:
         freeze_bn: keep the running statistics of batch normalisation as they are.
         compile: compile the network with torch.compile.
         checkpoint_activations: compute the backbone's activations again in the backward pass
-            instead of keeping them: less memory, the same result, about a third more time.
+            instead of keeping them: less memory, the same result, a quarter to a third more time.
         workers: processes that load data, per training process; by default one per two cores, at
             most 8.
         seed: of weights, order, augmentation and noise.
