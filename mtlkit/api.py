@@ -71,7 +71,7 @@ def fit(**options: Any) -> dict[str, Any]:
 
 def run_config(config: Config) -> dict[str, Any]:
     """Train what a configuration describes, to the end."""
-    run = _assemble(config)
+    run = assemble(config)
     describe(run)
     run.cache_samples()
     start(run)
@@ -81,7 +81,7 @@ def run_config(config: Config) -> dict[str, Any]:
 
 def dry_run(config: Config) -> None:
     """Build everything, say what would be trained, write nothing."""
-    describe(_assemble(config))
+    describe(assemble(config))
 
 
 def start(run: Run) -> None:
@@ -100,7 +100,16 @@ def start(run: Run) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _assemble(config: Config, dataset: Dataset | None = None) -> Run:
+def assemble(config: Config, dataset: Dataset | None = None) -> Run:
+    """All parts of the run that a configuration describes; nothing is written yet.
+
+    Args:
+        config: of the run.
+        dataset: built already from that configuration.
+
+    Raises:
+        ConfigError: something in the configuration cannot be.
+    """
     settings = config.settings
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
@@ -209,7 +218,7 @@ def evaluate_run(
     config.settings.batch_size = batch_size or config.settings.batch_size
     config.settings.workers = config.settings.workers if workers is None else workers
     config.settings.log_with = ()
-    run = _assemble(config)
+    run = assemble(config)
     run.model.load_state_dict(load_model(folder).state_dict())
     return run.evaluate(cast(Split, split), full_size=full_size)
 

@@ -239,7 +239,7 @@ def _assemble(config: Config, dataset: Dataset | None = None) -> Run:
     settings = replace(
         config.settings, lr=0.0, workers=0, log_with=(), output=None, resume=False, monitor=None
     )
-    run = api._assemble(replace(config, settings=settings), dataset)
+    run = api.assemble(replace(config, settings=settings), dataset)
     if run.accelerator.num_processes > 1:
         raise ConfigError("steps are measured on one process; start this without a launcher")
     run.model.train()

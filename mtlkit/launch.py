@@ -32,7 +32,7 @@ def launch(argv: Sequence[str], processes: int) -> int:
     """
     if "WORLD_SIZE" in os.environ:
         raise ConfigError("--num-processes cannot be used under a launcher that sets WORLD_SIZE")
-    shared = _environment(processes)
+    shared = environment(processes)
     command = [sys.executable, "-m", "mtlkit.train", *argv]
     children = [
         subprocess.Popen(
@@ -64,7 +64,7 @@ def check_world() -> None:
         )
 
 
-def _environment(processes: int) -> dict[str, str]:
+def environment(processes: int) -> dict[str, str]:
     """What all processes get: where to meet, on what to run, how many threads each."""
     world = str(processes)
     shared = {

@@ -52,7 +52,7 @@ class Bench:
         words = ["--tasks", ids, *backbone, "--data", "shapes", "--data.size", str(size)]
         words += ["--batch-size", str(batch), "--workers", "0"]
         words += [f"--channels-last={str(channels_last).lower()}"]
-        self.run = api._assemble(config.parse(words))
+        self.run = api.assemble(config.parse(words))
         self.model = self.run.model.train()
         self.sharing = self.run.engine.sharing
         (self.batch,) = next(windows(self.run.loader("train"), self.model, self.run.settings))

@@ -120,7 +120,7 @@ def main() -> None:
         "batch_size": args.batch, "workers": 0,
         "data": {"name": "shapes", "train": 1, "val": 1, "test": args.images},
     }  # fmt: skip
-    run = api._assemble(from_mapping(options))
+    run = api.assemble(from_mapping(options))
     device, batches = run.accelerator.device, list(run.loader("test"))
     compared = predictions(run, batches)
     makers = {WHOLE: partial(evaluation, run, batches),

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, *changes: str) -> Run:
         "precision": args.precision,
     }  # fmt: skip
     words = [f"--{name}={value}" for name, value in options.items()]
-    made = api._assemble(config.parse([*words, *changes]))
+    made = api.assemble(config.parse([*words, *changes]))
     made.model.train()
     return made
 

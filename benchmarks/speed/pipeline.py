@@ -151,7 +151,7 @@ def target_shares(args: argparse.Namespace) -> dict[str, Any]:
         "1e-12",
         *args.options,
     ]
-    run = api._assemble(config.parse(words))
+    run = api.assemble(config.parse(words))
     run.model.train()
     device = run.accelerator.device
     batch = next(iter(run.loader("train", train=True)))

@@ -30,7 +30,7 @@ def assembled(tasks: int, size: int, batch: int, *words: str) -> tuple[Run, list
     """A run that steps on one batch."""
     ids = ",".join(f"t{i}=cls" for i in range(tasks))
     options = ["--tasks", ids, "--data", "shapes", "--data.size", str(size), "--workers", "0"]
-    run = api._assemble(config.parse([*options, "--batch-size", str(batch), *words]))
+    run = api.assemble(config.parse([*options, "--batch-size", str(batch), *words]))
     run.model.train()
     return run, next(windows(run.loader("train"), run.model, run.settings))
 
@@ -106,7 +106,7 @@ def by_process(balancers: Sequence[str], size: int, batch: int, steps: int) -> d
 
 def _launched(words: Sequence[str], processes: int) -> dict[str, Any]:
     """Start this file on some processes, as ``mtlkit train --num-processes`` does."""
-    shared = launch._environment(processes) if processes > 1 else dict(os.environ)
+    shared = launch.environment(processes) if processes > 1 else dict(os.environ)
     command = [sys.executable, __file__, "--one-of-several", *words]
     children = []
     for rank in range(processes):

@@ -38,7 +38,7 @@ class Steps:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.run: Run = api._assemble(config.parse([*words, "--workers", "0"]))
+        self.run: Run = api.assemble(config.parse([*words, "--workers", "0"]))
         self.run.model.train()
         self.device = self.run.accelerator.device
         batch = next(iter(self.run.loader("train", train=True)))

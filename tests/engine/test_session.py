@@ -44,7 +44,7 @@ def words(root: Path, *more: str) -> list[str]:
 
 
 def assembled(root: Path, *more: str) -> Run:
-    return api._assemble(config.parse(words(root, *more)))
+    return api.assemble(config.parse(words(root, *more)))
 
 
 def sizes(run: Run, *, train: bool) -> set[tuple[int, ...]]:
