@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,24 +74,14 @@ def predict_files(
     model.to(memory_format=layout).to(accelerator.device)
     network = torch.compile(model) if compile else model
     batch_size = min(batch_size, len(files)) or 1
-    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     failed, writing = 0, list[Future[None]]()
     with ThreadPoolExecutor(cores()) as pool:
-
-        def read(batch: Iterable[Path]) -> list[Future[Picture | str]]:
-            return [pool.submit(_read, model, file) for file in batch]
-
-        ahead = read(files[:batch_size])
-        for following in [*batches[1:], []]:
-            reading, ahead = ahead, read(following)
-            pictures = []
-            for future in reading:
-                found = future.result()
-                if isinstance(found, str):
-                    print(f"mtlkit predict: {found}", file=sys.stderr)
-                    failed += 1
-                else:
-                    pictures.append(found)
+        for found in _read_ahead(pool, model, files, batch_size):
+            problems = [text for text in found if isinstance(text, str)]
+            for problem in problems:
+                print(f"mtlkit predict: {problem}", file=sys.stderr)
+            failed += len(problems)
+            pictures = [picture for picture in found if isinstance(picture, Picture)]
             if pictures:
                 seen = torch.stack([p.small for p in pictures]).contiguous(memory_format=layout)
                 if compile:  # for one size of a batch
@@ -105,6 +95,18 @@ def predict_files(
                 ]
         _finish(writing)
     return failed
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, model: Model, files: Sequence[Path], batch_size: int
+) -> Iterator[list[Picture | str]]:
+    """Each batch's pictures, or why there is none; while one is used the next one is read."""
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    ahead: list[Future[Picture | str]] = []
+    for batch in [*batches, []]:
+        reading, ahead = ahead, [pool.submit(_read, model, file) for file in batch]
+        if reading:
+            yield [future.result() for future in reading]
 
 
 def find_pictures(files: Iterable[Path]) -> list[Path]:
