@@ -132,7 +132,7 @@ class Run:
         """
         settings = self.settings
         augment = self._augment(train)
-        samples = self.dataset.split(split) if full_size else self.samples(split, augment)
+        samples = self.samples(split, augment, full_size=full_size)
         prepared = Prepared(
             samples, self._targets(), self.model.image_size, augment=augment, seed=settings.seed
         )
@@ -151,14 +151,18 @@ class Run:
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def samples(self, split: Split, augment: Augment) -> Samples:
-        """A split's samples, with images as large as an augmentation needs; cached if they are."""
+    def samples(self, split: Split, augment: Augment, *, full_size: bool = False) -> Samples:
+        """A split's samples, with images as large as an augmentation needs; cached if they are.
+
+        With ``full_size`` they are as the reader has them.
+        """
         settings = self.settings
         split = "train" if settings.overfit else split
-        if (split, augment) in self._cached:
+        if (split, augment) in self._cached and not full_size:
             return self._cached[split, augment]
         samples = self.dataset.split(split)
-        if settings.decode == "reduced" and isinstance(samples, ReducibleSamples):
+        reduced = settings.decode == "reduced" and not full_size
+        if reduced and isinstance(samples, ReducibleSamples):
             samples = samples.at_least(smallest_image(augment, self.model.image_size))
         if settings.overfit:
             few = range(min(settings.overfit, len(samples)))

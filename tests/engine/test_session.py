@@ -129,6 +129,13 @@ def test_evaluations_share_their_worker_processes(root: Path) -> None:
     assert run._loaders["val", False]._iterator._workers is workers  # type: ignore[union-attr]
 
 
+def test_an_overfitted_run_is_evaluated_on_its_few_images_at_any_size(root: Path) -> None:
+    run = assembled(root, "--overfit", "3", "--workers", "0")
+    sizes = [[len(batch["id"]) for batch in run.loader("val", full_size=f)] for f in (False, True)]
+    assert sizes[0] == sizes[1]
+    assert sum(sizes[0]) == 3
+
+
 @pytest.mark.slow
 def test_processes_of_a_machine_share_one_cache(root: Path, tmp_path: Path) -> None:
     """What the second finds is the first one's file: nothing is written under its own name."""
