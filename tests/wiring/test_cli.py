@@ -14,7 +14,7 @@ import yaml
 from installing import Install
 
 import mtlkit
-from mtlkit import api, cli, launch
+from mtlkit import api, cli, help, launch
 from mtlkit.errors import ConfigError, RunError
 from mtlkit.settings import Config
 
@@ -367,7 +367,7 @@ def test_every_command_has_help(capsys: Output, verb: str) -> None:
 def test_help_names_every_command(capsys: Output, line: str) -> None:
     assert cli.main(line.split()) == 0
     text = capsys.readouterr().out
-    assert all(f"  {verb}" in text for verb in cli.VERBS)
+    assert all(f"  {verb}" in text for verb in help.VERBS)
 
 
 def test_version_is_printed(capsys: Output) -> None:
