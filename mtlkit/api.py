@@ -25,6 +25,7 @@ from mtlkit.model import Model
 from mtlkit.predict import predict_files as predict_with
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
+from mtlkit.saving import on_main
 from mtlkit.session import Run, make_accelerator, planned_steps
 from mtlkit.settings import Choice, Config, Precision, Settings
 from mtlkit.sharing import find_sharing
@@ -85,19 +86,32 @@ def dry_run(config: Config) -> None:
 
 
 def start(run: Run) -> None:
-    """Make the run's folder and load initial weights, or go on where the run was."""
-    if run.settings.resume:
-        run.folder.check_resumable()
-        resume(run)
-        return
-    for line in run.model.backbone.initialise():
-        run.say(line)
-    if run.main:  # last, so that a mistake found before leaves no folder behind
-        run.folder.create()
-        run.folder.write_config(
-            run.config, str(run.accelerator.device), run.accelerator.num_processes
+    """Make the run's folder and load initial weights, or go on where the run was.
+
+    Raises:
+        CheckpointError: there is nothing to go on from, or it does not fit.
+    """
+    folder, device = run.folder, str(run.accelerator.device)
+    again = bool(run.settings.resume)
+    if again and not run.checkpoints.exist() and not folder.began():
+        raise CheckpointError(
+            f"nothing to resume in {folder.path}: it has no checkpoints/last; "
+            "start without --resume"
         )
-    run.accelerator.wait_for_everyone()
+    if again and run.main:
+        folder.lock()
+    if again and run.checkpoints.exist():
+        resume(run)
+    else:
+        for line in run.model.backbone.initialise():
+            run.say(line)
+        if not again and run.main:  # last, so that a mistake found before leaves no folder behind
+            folder.create()
+        if again:
+            run.say(f"nothing was saved in {folder.path} yet: it starts from the beginning")
+            on_main(run, lambda: folder.rewind(0))
+    processes = run.accelerator.num_processes
+    on_main(run, lambda: folder.write_config(run.config, device, processes))
 
 
 def assemble(config: Config, dataset: Dataset | None = None) -> Run:
@@ -126,7 +140,7 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
     prepared = accelerator.prepare_optimizer(optimizer)
     engine = build_engine(settings, accelerator, model, balancer, prepared, sharing)
     samples = parts.dataset.spec.sizes["train"]
-    _, steps = planned_steps(settings, samples, accelerator.num_processes)
+    per_epoch, steps = planned_steps(settings, samples, accelerator.num_processes)
     chosen = to_mapping(config)
     if settings.log_with:
         accelerator.init_trackers("mtlkit", config={"config": yaml.safe_dump(chosen)})
@@ -140,6 +154,7 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
         optimizer=prepared,
         scheduler=build_scheduler(settings, optimizer, steps),
         steps=steps,
+        steps_per_epoch=per_epoch,
         accelerator=accelerator,
         config=chosen | {"plugins": plugins(config)},
         model_config=model_config(config, parts),

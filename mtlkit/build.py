@@ -230,6 +230,7 @@ def build_engine(
         seed=settings.seed,
         conflict_every=settings.conflict_every,
         compile=settings.compile,
+        on_nonfinite=settings.on_nonfinite,
     )
 
 

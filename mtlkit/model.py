@@ -35,12 +35,14 @@ class TaskBatch:
         targets: one ``[B, ...]`` for each task, in the tasks' order.
         present: ``[B]`` bool for each task: which samples have a label.
         labelled: for each task whether any sample has one, known without asking the device.
+        ids: of the samples.
     """
 
     inputs: list[Tensor]
     targets: list[Tensor]
     present: list[Tensor]
     labelled: list[bool]
+    ids: Sequence[str] = ()
 
 
 class Model(nn.Module):
@@ -131,7 +133,8 @@ class Model(nn.Module):
                 has = batch["present"][task.target]
             labelled.append(bool(has.any()))
             present.append(has.to(self.device, non_blocking=True))
-        return TaskBatch(self.inputs(images, batch["seeds"]), targets, present, labelled)
+        inputs = self.inputs(images, batch["seeds"])
+        return TaskBatch(inputs, targets, present, labelled, batch["id"])
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Raw predictions by task id, from what :meth:`inputs` returned, in full precision."""
