@@ -1,5 +1,6 @@
 """What the command line does, in Python."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from mtlkit.build import (
 from mtlkit.config import from_mapping, plugins, to_mapping
 from mtlkit.data import SPLITS, Dataset, Split, left_out
 from mtlkit.errors import CheckpointError
-from mtlkit.model import Model
+from mtlkit.model import Model, take_single_values
 from mtlkit.predict import predict_files as predict_with
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
@@ -139,8 +140,10 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
     optimizer = build_optimizer(settings, model, balancer)
     prepared = accelerator.prepare_optimizer(optimizer)
     engine = build_engine(settings, accelerator, model, balancer, prepared, sharing)
-    samples = parts.dataset.spec.sizes["train"]
-    per_epoch, steps = planned_steps(settings, samples, accelerator.num_processes)
+    samples, processes = parts.dataset.spec.sizes["train"], accelerator.num_processes
+    if settings.batch_size == 1 or samples <= processes:
+        take_single_values(model)
+    per_epoch, steps = planned_steps(settings, samples, processes)
     chosen = to_mapping(config)
     if settings.log_with:
         accelerator.init_trackers("mtlkit", config={"config": yaml.safe_dump(chosen)})
@@ -165,7 +168,9 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
 def _default_output(config: Config) -> Path:
     parts = (config.data.name, config.backbone.name, config.balancer.name)
     words = "-".join(name.replace("/", "_") for name in parts)
-    return Path("runs") / f"{words}-{datetime.now():%Y%m%d-%H%M%S}"
+    place = Path("runs") / f"{words}-{datetime.now():%Y%m%d-%H%M%S}"
+    later = (place.with_name(f"{place.name}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([place], later) if not p.exists())  # clocks go back too
 
 
 def describe(run: Run) -> None:

@@ -19,6 +19,7 @@ from mtlkit.data import Dataset, DatasetSpec
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mean
 from mtlkit.head import Head
 from mtlkit.model import Model, Views, view_channels
+from mtlkit.random_state import seed_everything
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
 from mtlkit.sharing import Sharing
 from mtlkit.step import Step
@@ -132,7 +133,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
     settings = config.settings
     dataset = dataset or cast(Dataset, create("dataset", config.data))
     image_size = parse_image_size(settings.image_size or dataset.image_size)
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     model = build_model(
         config.tasks, config.backbone, dataset.spec, image_size=image_size, views=settings.views
     )

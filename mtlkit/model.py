@@ -210,6 +210,28 @@ class Model(nn.Module):
         return cast(Tensor, transform.resize(picture, list(self.image_size), antialias=True))
 
 
+def take_single_values(network: nn.Module) -> None:
+    """Let batch normalisation be trained where it sees one value per channel, which has no spread.
+
+    It uses its running statistics there. Torch refuses such a batch.
+    """
+
+    alone: set[nn.Module] = set()
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            alone.add(norm.eval())
+
+    def after(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if norm in alone:
+            alone.discard(norm.train())
+
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after)
+
+
 def as_floats(images: Tensor) -> Tensor:
     """Uint8 images in [0, 255] as float32 in [0, 1]."""
     return images.float().div_(255)

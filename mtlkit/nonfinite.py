@@ -154,14 +154,15 @@ def find_fault(
     for batch in batches:
         with kept_buffers(model), torch.random.fork_rng():
             predictions = predict(batch)
-        for task in (every_task[i] for i in active):
-            labels = batch.targets[every_task.index(task)], batch.present[every_task.index(task)]
-            found = _look(task, predictions[task.id], *labels, everything)
-            if found is not None:
-                what, which = found
-                tasks[task.id] = what
-                samples += [batch.ids[i] for i in which if i < len(batch.ids)]
-                first = first or batch
+            for i in active:
+                task = every_task[i]
+                labels = batch.targets[i], batch.present[i]
+                found = _look(task, predictions[task.id], *labels, everything)
+                if found is not None:
+                    what, which = found
+                    tasks[task.id] = what
+                    samples += [batch.ids[i] for i in which if i < len(batch.ids)]
+                    first = first or batch
     everyone = gather_object([(tasks, samples)])
     owner = next((rank for rank, (found, _) in enumerate(everyone) if found), -1)
     mine = first is not None and (len(everyone) == 1 or owner == torch.distributed.get_rank())

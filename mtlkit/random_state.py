@@ -9,6 +9,13 @@ import torch
 from accelerate.utils import gather_object
 
 
+def seed_everything(seed: int) -> None:
+    """Start every source of random numbers of this process anew."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_states() -> list[dict[str, Any]]:
     """Of Python, NumPy, torch and the GPU, on each process, by rank."""
     version, words, gauss = random.getstate()

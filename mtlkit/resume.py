@@ -89,6 +89,8 @@ def _load(run: Run, tree: Mapping[str, Any], changed: bool) -> None:
     run.progress.batch = (
         run.progress.batch * before["images in a batch"] // facts(run)["images in a batch"]
     )
+    if run.scheduler is not None and run.progress.step:  # the learning rate of the last step
+        run.scheduler.step_update(run.progress.step - 1)
     run.recent = [StepResult(**_on(result, run.engine.home)) for result in tree["recent"]]
     set_random_states(tree["random"], run.accelerator.process_index)
 

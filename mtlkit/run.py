@@ -143,7 +143,7 @@ class RunFolder:
 
     def began(self) -> bool:
         """Whether a run began here and ended before anything was saved."""
-        saved = (self.checkpoints, self.model, self.path / "results.json")
+        saved = (self.best, self.model, self.path / "results.json")
         return (self.path / "config.yaml").exists() and not any(f.exists() for f in saved)
 
     def write_results(self, results: Mapping[str, Any]) -> None:

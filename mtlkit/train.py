@@ -45,8 +45,8 @@ def train(run: Run) -> dict[str, Any]:
         run.observers.notify("mtlkit_run_started", run=run)
         summary = _train_and_finish(run, started)
     except BaseException as error:
-        run.observers.notify("mtlkit_run_failed", run=run, error=error)
-        better = explained(error, run.again) if isinstance(error, RuntimeError) else None
+        better = explained(error, run.again)
+        run.observers.notify("mtlkit_run_failed", run=run, error=better or error)
         if better is not None:
             raise better from error
         raise

@@ -1,6 +1,8 @@
 """Trouble that comes from outside and can strike at any line: said in one sentence."""
 
 import re
+import signal
+import threading
 
 import torch.distributed as dist
 
@@ -12,15 +14,19 @@ _PEERS = re.compile(
 )
 
 
-def explained(error: RuntimeError, again: str) -> ProcessError | None:
+def explained(error: BaseException, again: str) -> ProcessError | None:
     """What an error means that torch raises when another process is gone; None if it is not that.
 
     Args:
         error: as raised.
         again: the command that goes on with the run.
     """
+    if not isinstance(error, RuntimeError):
+        return None
     text = " ".join(str(error).split())
     if "DataLoader worker" in text:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # each further one would raise again
         return ProcessError(
             f"a process that loads data was ended from outside ({text.removesuffix('.')}): often "
             "for want of memory; try fewer --workers or a smaller --batch-size, and go on with "
