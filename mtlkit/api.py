@@ -8,10 +8,13 @@ from typing import Any, cast
 
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from mtlkit import build as building
 from mtlkit import registry
 from mtlkit.build import (
+    Parts,
     build,
     build_engine,
     build_optimizer,
@@ -21,7 +24,7 @@ from mtlkit.build import (
 )
 from mtlkit.config import from_mapping, plugins, to_mapping
 from mtlkit.data import SPLITS, Dataset, Split, left_out
-from mtlkit.errors import CheckpointError
+from mtlkit.errors import CheckpointError, ConfigError, MtlkitError
 from mtlkit.model import Model, take_single_values
 from mtlkit.predict import predict_files as predict_with
 from mtlkit.resume import resume
@@ -130,8 +133,7 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(settings.output or _default_output(config))
     accelerator = make_accelerator(settings, str(folder.path))
-    with accelerator.local_main_process_first():  # only one downloads, if any does
-        parts = build(config, dataset)
+    parts = _build(config, dataset, accelerator)
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(memory_format=layout).to(accelerator.device)
@@ -163,6 +165,24 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
         model_config=model_config(config, parts),
         observers=registry.load().observers(),
     )
+
+
+def _build(config: Config, dataset: Dataset | None, accelerator: Accelerator) -> Parts:
+    """The parts, first on one process of each machine: it may download, or find a mistake."""
+    first = accelerator.is_local_main_process
+    parts, mistake = None, None
+    if first:
+        try:
+            parts = build(config, dataset)
+        except MtlkitError as error:
+            mistake = error
+    told = gather_object([str(mistake) if mistake else None])
+    if mistake:
+        raise mistake
+    here = told[accelerator.process_index - accelerator.local_process_index]
+    if here:
+        raise ConfigError(here)
+    return parts or build(config, dataset)
 
 
 def _default_output(config: Config) -> Path:

@@ -196,7 +196,14 @@ def read(loader: DataLoader[Batch]) -> Iterator[Batch]:
     Raises:
         ProcessError: a sample cannot be read any more; the message names it.
     """
-    for batch in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # half of what it sent
+            raise RuntimeError(f"DataLoader worker is gone: {error}") from error
+        if batch is None:
+            return
         if "problem" in batch:
             raise ProcessError(f"{batch['problem']}; was the data moved or changed?")
         yield batch

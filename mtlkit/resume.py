@@ -56,9 +56,9 @@ def _check(run: Run, before: Mapping[str, Any]) -> bool:
     """Refuse what cannot go on; returns whether the tasks changed."""
     now = facts(run)
     differ = [
-        f"{name}: {now['fixed'][name]}, but before {value}"
-        for name, value in before["fixed"].items()
-        if name in now["fixed"] and now["fixed"][name] != value
+        f"{name}: {now['lasting'][name]}, but before {value}"
+        for name, value in before["lasting"].items()
+        if name in now["lasting"] and now["lasting"][name] != value
     ]
     if differ:
         raise CheckpointError(

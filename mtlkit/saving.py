@@ -88,7 +88,7 @@ def facts(run: Run) -> dict[str, Any]:
     return {
         "tasks": list(run.model.tasks),
         "images in a batch": images,
-        "fixed": {
+        "lasting": {
             "images in an optimiser step": images * settings.accumulate,
             "optimiser steps in an epoch": run.steps_per_epoch,
             "training images": run.dataset.spec.sizes["train"],
