@@ -153,6 +153,8 @@ class Step:
         window = Window(
             batches, self.tasks, self.processes, self.home, step=step, epoch=epoch, seed=self.seed
         )
+        if not window.active:  # no process has a label for any task
+            return self._nothing()
         reused = self.balancing.reuses(window.early_stats)
         stats, weights, passes = self._gradients(window)
         fault = self.watch.check(window, self._finite(stats))
@@ -334,8 +336,13 @@ class Step:
             rest = [without(batch, bad) for batch in window.batches]
             result = self(rest, step=window.step, epoch=window.early_stats.epoch)
             return replace(result, faults={**fault.tasks, **result.faults})
-        unknown = dict.fromkeys(self.model.tasks, torch.full((), float("nan"), device=self.home))
-        return StepResult(unknown, unknown, faults=fault.tasks)
+        return replace(self._nothing(), faults=fault.tasks)
+
+    def _nothing(self) -> StepResult:
+        """Of a step that moved nothing."""
+        unknown = torch.full((), float("nan"), dtype=torch.float64, device=self.home)
+        by_task = dict.fromkeys(self.model.tasks, unknown)
+        return StepResult(by_task, by_task, backward_passes=0)
 
     # After the backward passes.
 

@@ -82,10 +82,11 @@ ODD: Mapping[str, Odd] = {
 def trained(data: Dataset, output: Path, *words: str) -> dict[str, Any]:
     """What a short run of all six tasks leaves."""
     line = [
-        "--tasks", "seg,cls,bbox,denoise,edge,colourise", "--views", "own", "--backbone", "segnet",
-        "--backbone.width", "2", "--image-size", str(SIDE), "--batch-size", "4", "--epochs", "2",
+        "--tasks", "seg,cls,bbox,denoise,edge,colourise", "--views", "own", "--image-size", str(SIDE), "--batch-size", "4", "--epochs", "2",
         "--workers", "0", "--log-every", "1", "--output", str(output), *words,
     ]  # fmt: skip
+    if "--backbone" not in words:
+        line += ["--backbone", "segnet", "--backbone.width", "2"]
     run = api.assemble(config.parse(line), data)
     api.start(run)
     results = mtlkit.train.train(run)
