@@ -23,6 +23,7 @@ from mtlkit.data import SPLITS, Dataset, Split, left_out
 from mtlkit.errors import CheckpointError
 from mtlkit.model import Model
 from mtlkit.predict import predict_files as predict_with
+from mtlkit.record import write_about
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
 from mtlkit.session import Run, make_accelerator, planned_steps
@@ -97,6 +98,7 @@ def start(run: Run) -> None:
         run.folder.write_config(
             run.config, str(run.accelerator.device), run.accelerator.num_processes
         )
+        write_about(run)
     run.accelerator.wait_for_everyone()
 
 

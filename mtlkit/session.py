@@ -16,7 +16,7 @@ from mtlkit.balancer import LossBalancer
 from mtlkit.cache import CachedSamples, cached
 from mtlkit.data import Dataset, ReducibleSamples, Samples, Split, TargetSpec
 from mtlkit.errors import ConfigError, MtlkitError
-from mtlkit.evaluate import evaluate
+from mtlkit.evaluate import Scores, evaluate
 from mtlkit.full_size import FullSize
 from mtlkit.geometry import Augment, smallest_image
 from mtlkit.loader import Batch, Batches, Prepared, make_loader
@@ -210,7 +210,7 @@ class Run:
     def _workers(self) -> int:
         return default_workers() if self.settings.workers is None else self.settings.workers
 
-    def evaluate(self, split: Split, *, full_size: bool = False) -> dict[str, float]:
+    def evaluate(self, split: Split, *, full_size: bool = False) -> Scores:
         """Metrics and losses on a split, which is empty for an empty split.
 
         With ``full_size`` masks, maps and boxes are compared in the pixels of each picture.
@@ -220,7 +220,7 @@ class Run:
             self._loaders[key] = self.loader(split, full_size=full_size)
         loader = self._loaders[key]
         if not len(loader):
-            return {}
+            return Scores()
         return evaluate(
             self.model, loader, self.accelerator, channels_last=self.settings.channels_last
         )

@@ -25,6 +25,7 @@ from mtlkit.evaluate import score
 from mtlkit.interruption import Interruption
 from mtlkit.loader import Batch, Batches, Prepared
 from mtlkit.model import Model, TaskBatch
+from mtlkit.record import write_tables
 from mtlkit.resume import save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings
@@ -186,6 +187,7 @@ def _evaluate_and_keep(run: Run) -> dict[str, Any]:
             best = {"model": run.model.state_dict(), "step": progress.step, "val": values}
             save_tree(run.folder.best, best)
             save_model(run.folder.model, run.model, run.model_config)
+            write_tables(run.folder.path, "val", values)
     else:
         progress.stale += 1
     shown = [f"{t.id}/{t.primary} {values.get(f'{t.id}/{t.primary}', math.nan):.3f}" for t in tasks]
@@ -217,6 +219,7 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
         run.progress.epoch = max(0, progress.epoch - 1)
         run.folder.log(progress.step, run.progress.epoch, "test", summary["test"])
         run.folder.write_results(summary)
+        write_tables(run.folder.path, "test", summary["test"])
         draw(run)
     return summary
 
