@@ -19,6 +19,7 @@ def write_about(run: Run) -> None:
             task.id: {
                 "metrics": {name: task.better(name) for name in task.metric_names},
                 "primary": task.primary,
+                "default_head": task.default_head,
             }
             for task in run.model.tasks.values()
         },
