@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mtlkit import build as building
-from mtlkit import registry
+from mtlkit import registry, report
 from mtlkit.build import (
     build,
     build_engine,
@@ -76,7 +76,11 @@ def run_config(config: Config) -> dict[str, Any]:
     describe(run)
     run.cache_samples()
     start(run)
-    results = train(run)
+    try:
+        results = train(run)
+    finally:  # a run that fails or is stopped has a report too
+        if run.main:
+            report.write_after(run.folder.path, run.say)
     return {**results, "folder": str(run.folder.path)}
 
 

@@ -19,6 +19,6 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     from mtlkit import report
 
-    alone = len({folder.resolve() for folder in args.runs}) == 1
-    print(report.compare(args.runs, args.output or (args.runs[0] if alone else TOGETHER)))
+    several = len({folder.resolve() for folder in args.runs}) > 1
+    print(report.write(*args.runs, output=args.output or (TOGETHER if several else None)))
     return 0

@@ -4,7 +4,7 @@ A page is ``report.html``, one file that needs no other and asks nothing of any 
 same in ``report.md`` and the numbers in ``results.csv``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from mtlkit.errors import ConfigError
@@ -12,25 +12,15 @@ from mtlkit.errors import ConfigError
 FILES = ("report.html", "report.md", "results.csv")
 
 
-def write(folder: Path | str) -> Path:
-    """Write the report of one run into its folder; returns where the page is.
-
-    Raises:
-        CheckpointError: it is not the folder of a run.
-        ConfigError: it cannot be written there.
-    """
-    return compare([folder], folder)
-
-
-def compare(folders: Sequence[Path | str], output: Path | str) -> Path:
+def write(*folders: Path | str, output: Path | str | None = None) -> Path:
     """Write the report of one run, or of several in comparison; returns where the page is.
 
     Args:
-        folders: of runs.
-        output: folder of the report, made if it is not there.
+        folders: of runs, at least one.
+        output: folder of the report, made if it is not there; by default the first run's.
 
     Raises:
-        CheckpointError: one is not the folder of a run.
+        CheckpointError: one is not the folder of a run, or a file in it is damaged.
         ConfigError: the report cannot be written there.
     """
     from mtlkit.report import page, read, several, single  # late: matplotlib
@@ -38,7 +28,7 @@ def compare(folders: Sequence[Path | str], output: Path | str) -> Path:
     runs = read.read_runs([Path(folder) for folder in folders])
     content = single.page(runs[0]) if len(runs) == 1 else several.page(runs)
     texts = (page.html(content), page.markdown(content), page.results(runs))
-    output = Path(output)
+    output = Path(folders[0] if output is None else output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in zip(FILES, texts, strict=True):

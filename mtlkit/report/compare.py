@@ -112,7 +112,7 @@ def _within(t: float, freedom: int) -> float:
     term, total = (cosine if odd else 1.0), 0.0
     for i in range(1 + odd, freedom, 2):
         total += term
-        term *= cosine**2 * i / (i + 1)
+        term *= cosine * cosine * i / (i + 1)
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
@@ -127,7 +127,7 @@ def sign_flip(differences: Sequence[float]) -> float:
     if n <= _MOST_EXACT:
         sums = (sum(map(math.prod, zip(differences, signs, strict=True)))
                 for signs in product((1, -1), repeat=n))  # fmt: skip
-        return sum(abs(total) >= enough for total in sums) / 2**n
+        return sum(abs(total) >= enough for total in sums) / 2.0**n
     draw = random.Random(0)
     hits = sum(abs(sum(draw.choice((-x, x)) for x in differences)) >= enough for _ in range(_DRAWS))
     return (1 + hits) / (1 + _DRAWS)

@@ -4,7 +4,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ _NAMES |= {colour: f"series-{i}" for i, colour in enumerate(SERIES)}
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 """Lines beyond the colours are told apart by these."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 8, "font.family": "sans-serif",
     "text.color": INK, "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.edgecolor": RULE, "axes.facecolor": "none", "figure.facecolor": "none",

@@ -16,6 +16,7 @@ from mtlkit.report.compare import (
     smallest_p,
 )
 from mtlkit.report.read import Read
+from mtlkit.source import spell
 
 CHANGES_NOTHING = (
     "output", "resume", "log_with", "log_every", "conflict_every", "workers", "cache",
@@ -147,7 +148,8 @@ def _word(key: str, value: Any) -> str:
         return str(value)
     if slot == ["samples"]:
         return f"{value} {option} samples"
-    return f"{'.'.join(slot[1:] if option == 'name' else (*slot[1:], option))} {shown(value)}"
+    words = ".".join(slot[1:] if option == "name" else (*slot[1:], option))
+    return f"{spell(words)} {'default' if value is None else shown(value)}"
 
 
 def shown(value: Any) -> str:

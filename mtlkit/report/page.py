@@ -69,25 +69,34 @@ def markdown(content: Mapping[str, Any]) -> str:
     given = {**dict.fromkeys(SECTIONS), **content}
     parts = [f"# {_plain(given['title'])}", _plain(given["answer"])]
     parts += ["\n".join(f"- {_plain(text)}" for text in given["warnings"])]
-    if given["rows"]:
-        lines = [(f"{row.key} {row.arrow}", row.val, row.test)
-                 for _, rows in given["rows"] for row in rows]  # fmt: skip
-        parts += ["## Results", _table(("metric", "val", "test"), lines)]
-    if given["deltas"]:
-        lines = [(d.label, by_task, flat, len(d.flat)) for d, by_task, flat in given["deltas"]]
-        head = ("recipe", "Δm (b) ↑, %", "Δm (a) ↓, %", "seeds")
-        parts += ["## Together or alone?", _table(head, lines)]
-    if given["means"]:
-        head = ("recipe", *(f"{key} {arrow}" for key, arrow in given["keys"]), "seeds")
-        lines = [(g.label, *(f"{c.value} {c.spread}" if c else "" for c in cells), len(g.by_seed))
-                 for g, cells in given["means"]]  # fmt: skip
-        parts += ["## Results on test", _table(head, lines)]
-    if given["runs"]:
-        lines = [(run.name, run.label, run.seed, run.status) for run in given["runs"]]
-        parts += ["## The runs", _table(("run", "recipe", "seed", "status"), lines)]
+    for title, head, rows in _tables(given):
+        parts += [f"## {title}", _table(head, rows)]
     if given["command"]:
         parts += ["## Again", "    " + given["command"].replace("\n", " ")]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _tables(given: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str], list[Sequence[Any]]]]:
+    """Title, heads and rows."""
+    if given["rows"]:
+        yield "Results", ("metric", "val", "test"), [
+            (f"{row.key} {row.arrow}", row.val, row.test)
+            for _, rows in given["rows"] for row in rows
+        ]  # fmt: skip
+    if given["deltas"]:
+        yield "Together or alone?", ("recipe", "Δm (b) ↑, %", "Δm (a) ↓, %", "seeds"), [
+            (d.label, by_task, flat, len(d.flat)) for d, by_task, flat in given["deltas"]
+        ]  # fmt: skip
+    if given["means"]:
+        head = ["recipe", *(f"{key} {arrow}" for key, arrow in given["keys"]), "seeds"]
+        yield "Results on test", head, [
+            (g.label, *(f"{c.value} {c.spread}" if c else "" for c in cells), len(g.by_seed))
+            for g, cells in given["means"]
+        ]  # fmt: skip
+    if given["runs"]:
+        yield "The runs", ("run", "recipe", "seed", "status"), [
+            (run.name, run.label, run.seed, run.status) for run in given["runs"]
+        ]  # fmt: skip
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
