@@ -133,25 +133,29 @@ class Counted:
     """A table of a task's counts, ready to be shown.
 
     Args:
-        title: which task and what.
+        task: its id.
+        title: what was counted.
         split: of the data.
         columns: their names.
         rows: a name, and for each column the text, its share of the row in percent (None if it is
             no confusion matrix), and what it says when pointed at.
         svg: drawn instead, if it is too large for a table.
+        confusion: whether it tells which class was taken for which.
     """
 
+    task: str
     title: str
     split: str
     columns: Sequence[str]
     rows: list[tuple[str, list[tuple[str, float | None, str]]]]
     svg: str = ""
+    confusion: bool = False
 
 
 def counted(table: Table, split: str) -> Counted:
     """Shares in percent for a confusion matrix, else the numbers as they are."""
     task, _, title = table.title.partition("/")
-    found = Counted(f"{task}: {title}", split, table.columns, [])
+    found = Counted(task, title, split, table.columns, [], confusion=table.confusion)
     if table.confusion and len(table.rows) > READABLE:
         found.svg = figures.confusion(table.values, table.rows)
         return found

@@ -1,5 +1,6 @@
 """Single: what the report of one run says."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ def _course(run: Read) -> Iterator[str]:
     at = next(i for i, line in enumerate(val) if line["step"] == run.best["step"])
     if at == len(val) - 1:
         yield "The last epoch was the best one: more epochs may give more."
-    elif at < len(val) / 2:
+    elif len(val) > 3 and at < len(val) / 2:
         yield (f"The best epoch came early ({at + 1} of {len(val)}) and val got worse after it: "
                "fewer epochs, a lower rate or stronger augmentation may give more.")  # fmt: skip
 
@@ -183,9 +184,11 @@ def curves(run: Read) -> list[Section]:
     best = run.best.get("step")
     sections = []
     for id, metrics in run.metrics.items():
-        made = []
+        made, keys = [], [Key("val", 1)]
         loss = [Series(points, i) for i, split in enumerate(("train", "val"))
                 if (points := panels.points(run.lines, split, f"{id}/loss"))]  # fmt: skip
+        if panels.points(run.lines, "train", f"{id}/loss"):
+            keys.insert(0, Key("train", 0))
         if loss:
             made.append(Panel(f"{id}/loss {ARROWS[-1]}", figures.curves(loss, best=best)))
         for name, sign in metrics.items():
@@ -193,7 +196,7 @@ def curves(run: Read) -> list[Section]:
                 svg = figures.curves([Series(points, 1)], best=best)
                 made.append(Panel(f"{id}/{name} {ARROWS[sign]}".strip(), svg))
         if made:
-            sections.append(Section(id, made, [Key("train", 0), Key("val", 1)]))
+            sections.append(Section(id, made, keys))
     return sections
 
 
@@ -244,10 +247,13 @@ def attention(run: Read) -> list[Grid]:
     return [grid(run, id, [*seen, *columns], ATTENTION) for id, columns in masks.items()]
 
 
-def tables(run: Read) -> list[Counted]:
-    """What tasks counted, test first."""
-    return [counted(table, split) for split in ("test", "val")
-            for table in run.tables.get(split, ())]  # fmt: skip
+def tables(run: Read) -> dict[str, list[list[Counted]]]:
+    """What tasks counted: by split, the tables of each task; empty if nothing was."""
+    found = {}
+    for split in ("test", "val"):
+        made = [counted(table, split) for table in run.tables.get(split, ())]
+        found[split] = [list(of) for _, of in itertools.groupby(made, lambda it: it.task)]
+    return found if any(found.values()) else {}
 
 
 def facts(run: Read) -> list[tuple[str, str]]:

@@ -85,28 +85,38 @@ class Confusion(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The chosen metrics by name."""
         self.total = self.matrix
-        hit, truth, iou, f1 = self._by_class()
+        matrix, by_class = self.total.double(), self._by_class()
+        truth, iou, f1 = matrix.sum(1), by_class["IoU"], by_class["F1"]
         values: dict[str, Any] = {
-            "accuracy": hit.sum() / truth.sum(),
+            "accuracy": matrix.trace() / matrix.sum(),
             "miou": iou.nanmean(),
             "weighted_iou": (iou.nan_to_num(0) * truth).sum() / truth.sum(),
             "f1": f1[1] if self.num_classes == 2 else f1.nanmean(),
         }
         return {name: values[name].float() for name in self.names}
 
-    def _by_class(self) -> tuple[Tensor, ...]:
-        """Hits, truth, IoU and F1 of each class; NaN for one that does not occur."""
+    def _by_class(self) -> dict[str, Tensor]:
+        """[K] each; NaN for a class that does not occur."""
         matrix = self.total.double()
-        hit, truth = matrix.diagonal(), matrix.sum(1)
-        either = truth + matrix.sum(0)
-        return hit, truth, hit / (either - hit), 2 * hit / either
+        hit, truth, answered = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        return {
+            "IoU": hit / (truth + answered - hit),
+            "F1": 2 * hit / (truth + answered),
+            "precision": hit / answered,
+            "recall": hit / truth,
+            "share of truth": truth / truth.sum(),
+        }
 
-    def tables(self, classes: Sequence[str]) -> dict[str, Table]:
-        """The matrix, and what it says of each class."""
-        _, truth, iou, f1 = self._by_class()
-        by_class = torch.stack((iou, f1, truth / truth.sum()), 1)  # [K, 3]
-        names = tuple(classes)
+    def tables(self, classes: Sequence[str], columns: Sequence[str]) -> dict[str, Table]:
+        """The matrix, and what it says of each class; after ``compute()``.
+
+        Args:
+            classes: names of the K classes.
+            columns: what to say of them: IoU, F1, precision, recall.
+        """
+        columns, names, found = (*columns, "share of truth"), tuple(classes), self._by_class()
+        by_class = torch.stack([found[column] for column in columns], 1)  # [K, columns]
         return {
             "confusion": Table(names, names, self.total.tolist()),
-            "by class": Table(names, ("IoU", "F1", "share of truth"), by_class.tolist()),
+            "by class": Table(names, columns, by_class.tolist()),
         }

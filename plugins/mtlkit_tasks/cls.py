@@ -88,7 +88,9 @@ class Classification(Task):
 
     def tables(self, metric: Confusion | SampleMean) -> dict[str, Table]:
         """Which classes images were taken for, and how well each class is found."""
-        return metric.tables(self.classes) if isinstance(metric, Confusion) else {}
+        if isinstance(metric, SampleMean):
+            return {}
+        return metric.tables(self.classes, ("precision", "recall"))
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
         """``class``: its name, ``index`` and ``probability``."""

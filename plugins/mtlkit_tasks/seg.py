@@ -106,7 +106,7 @@ class Segmentation(Task):
 
     def tables(self, metric: Confusion) -> dict[str, Table]:
         """Which classes pixels were taken for, and how well each class is found."""
-        return metric.tables(self.classes)
+        return metric.tables(self.classes, ("IoU", "F1"))
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
         """``mask``: the class of every pixel of the picture."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made import make_run
+from run_files import make_run
 
 from mtlkit import report
 from mtlkit.cli import main

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import make_run, scores
+from run_files import make_run, scores
 
 from mtlkit.report.group import against_first, against_single_tasks, group
 from mtlkit.report.read import Read, read_runs

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import make_run, scores, write
+from run_files import make_run, scores, write
 
 from mtlkit import report
 

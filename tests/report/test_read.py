@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made import make_run, scores
+from run_files import make_run, scores
 
 from mtlkit.errors import CheckpointError
 from mtlkit.report.read import read_runs
