@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from mtlkit import panels
 from mtlkit.panels import Line, Points
@@ -47,12 +47,13 @@ class Series(NamedTuple):
     faint: bool = False
 
 
-def curves(series: Iterable[Series], *, best: int | None = None) -> str:
+def curves(series: Iterable[Series], *, best: int | None = None, log: bool = False) -> str:
     """Lines over optimiser steps.
 
     Args:
         series: at least one.
         best: the step of the best model, to be marked.
+        log: whether equal ratios are equally far apart.
     """
     with matplotlib.rc_context(_STYLE):
         figure, ax = _panel()
@@ -62,7 +63,13 @@ def curves(series: Iterable[Series], *, best: int | None = None) -> str:
             panels.draw_line(ax, points, **style, alpha=0.45 if faint else 1)
         if best is not None:
             ax.axvline(best, color=MUTED, linewidth=0.8, linestyle=DASHES[2], zorder=0)
-        ax.yaxis.set_major_locator(MaxNLocator(4))
+        if log:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
+            ax.tick_params(which="minor", size=0)
+        else:
+            ax.yaxis.set_major_locator(MaxNLocator(4))
         ax.grid(axis="y")
         return _svg(figure)
 
@@ -74,11 +81,11 @@ def conflict_map(seen: Sequence[Line], ids: Sequence[str]) -> str:
         seen: of :func:`mtlkit.panels.looks`, at least one.
         ids: of the tasks, at least two.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE | {"font.size": 7}):
         rows = len(panels.pairs(ids))
         height = 0.5 + 0.24 * rows
-        figure = Figure(figsize=(7.4, height))
-        ax = figure.add_axes((0.14, 0.4 / height, 0.85, 0.24 * rows / height))
+        figure = Figure(figsize=(4.6, height))
+        ax = figure.add_axes((0.2, 0.4 / height, 0.78, 0.24 * rows / height))
         panels.draw_cosines(ax, seen, ids, CONFLICT)
         ax.spines[:].set_visible(False)
         _steps(ax)

@@ -115,12 +115,15 @@ class Read:
         lines = self.split("val")
         if "best_step" in self.results:
             lines = [line for line in lines if line["step"] == self.results["best_step"]]
-        scored = [(self._score(line), -i) for i, line in enumerate(lines)]
+        scored = [(self.score(line), -i) for i, line in enumerate(lines)]
         known = [pair for pair in scored if pair[0] is not None]
         return lines[-max(known)[1]] if known else (lines or [{}])[-1]
 
-    def _score(self, line: Line) -> float | None:
-        """As the run decided: by its monitored metric, or the mean of the primary ones."""
+    def score(self, line: Line) -> float | None:
+        """As the run decides which is best, higher is better.
+
+        By its monitored metric, or the mean of the primary ones; None if they have no number.
+        """
         monitor = self.config.get("monitor")
         keys = [monitor] if monitor else list(self.primary.values())
         found = [(line.get(key), self.signs.get(key, -1)) for key in keys]

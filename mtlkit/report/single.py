@@ -35,6 +35,8 @@ ATTENTION = 3
 """Samples whose attention masks are shown."""
 FEW = 50
 """Samples below which a result on a split is called uncertain."""
+RISING = 0.01
+"""Share of its score that a run gained in its last quarter if it is called still rising."""
 DROP = 0.1
 """Share of a metric that is lost from val to test before it is worth a word."""
 NEGLECTED = 0.02
@@ -102,8 +104,9 @@ def _course(run: Read) -> Iterator[str]:
     if not run.finished or len(val) < 2:
         return
     at = next(i for i, line in enumerate(val) if line["step"] == run.best["step"])
-    if at == len(val) - 1:
-        yield "The last epoch was the best one: more epochs may give more."
+    last, before = run.score(val[-1]), run.score(val[-1 - len(val) // 4 or -2])
+    if at == len(val) - 1 and last and before and last - before > RISING * abs(last):
+        yield "The last epoch was the best one and val was still rising: more may give more."
     elif len(val) > 3 and at < len(val) / 2:
         yield (f"The best epoch came early ({at + 1} of {len(val)}) and val got worse after it: "
                "fewer epochs, a lower rate or stronger augmentation may give more.")  # fmt: skip
@@ -214,8 +217,8 @@ def balance(run: Read) -> Section | None:
         section.panels.append(Panel("weight of each task's gradient", figures.curves(weights)))
     seen = panels.looks(run.lines, run.tasks)
     if seen:
-        norms = _by_task(run, "gradient_norm")
-        section.panels.append(Panel("norm of each task's gradient", figures.curves(norms)))
+        norms = figures.curves(_by_task(run, "gradient_norm"), log=True)
+        section.panels.append(Panel("norm of each task's gradient", norms))
     return section
 
 
