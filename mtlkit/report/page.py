@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mtlkit.report.group import Group, against_single_tasks, group
+from mtlkit.report.delta import against_single_tasks
+from mtlkit.report.group import Group, group
 from mtlkit.report.read import Read
 
 COLUMNS = ("run", "recipe", "seed", "status", "split", "metric", "value", "better")

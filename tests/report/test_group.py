@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from run_files import make_run, scores
 
-from mtlkit.report.group import against_first, against_single_tasks, group
+from mtlkit.report.delta import against_first, against_single_tasks
+from mtlkit.report.group import group
 from mtlkit.report.read import Read, read_runs
 
 
@@ -32,12 +33,13 @@ def test_runs_that_differ_only_in_seed_and_place_are_one_group(tmp_path: Path) -
     ("one", "other", "expected"),
     [
         ({}, {"balancer": {"name": "cagrad", "c": 0.4}}, ["equal", "cagrad"]),
-        ({}, {"lr": 0.01}, ["all runs", "lr 0.01"]),
+        ({}, {"lr": 0.01}, ["lr default", "lr 0.01"]),
         ({"balancer": {"name": "cagrad", "c": 0.4}}, {"balancer": {"name": "cagrad", "c": 0.2}},
          ["c 0.4", "c 0.2"]),
         ({}, {"data": {"name": "shapes", "size": 32}}, ["size 64", "size 32"]),
-        ({}, {"about": {"samples": {"train": 5}}}, ["64 train samples, 60 val samples, "
-                                                    "70 test samples", "5 train samples"]),
+        ({}, {"about": {"samples": {"train": 5}}},
+         ["64 train samples, 60 val samples, 70 test samples",
+          "5 train samples, no val samples, no test samples"]),
         ({"ids": ("seg",)}, {}, ["seg + bbox", "seg alone"]),
         ({"ids": ("seg",)}, {"balancer": {"name": "cagrad"}}, ["seg + bbox", "seg alone"]),
     ],
