@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtlkit.head import Head
     from mtlkit.model import Model
     from mtlkit.picture import to_rgb
-    from mtlkit.task import Decoded, Task, seeded_normal
+    from mtlkit.task import Decoded, Table, Task, seeded_normal
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
     "head": ("Head",),
     "model": ("Model",),
     "picture": ("to_rgb",),
-    "task": ("Decoded", "Task", "seeded_normal"),
+    "task": ("Decoded", "Table", "Task", "seeded_normal"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -54,6 +54,7 @@ __all__ = [
     "Sample",
     "Samples",
     "StepStats",
+    "Table",
     "TargetSpec",
     "Task",
     "create",

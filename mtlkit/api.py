@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from mtlkit import build as building
-from mtlkit import registry
+from mtlkit import registry, report
 from mtlkit.build import (
     Parts,
     build,
@@ -27,6 +27,7 @@ from mtlkit.data import SPLITS, Dataset, Split, left_out
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError
 from mtlkit.model import Model, take_single_values
 from mtlkit.predict import predict_files as predict_with
+from mtlkit.record import write_about
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
 from mtlkit.saving import on_main
@@ -80,7 +81,11 @@ def run_config(config: Config) -> dict[str, Any]:
     describe(run)
     run.cache_samples()
     start(run)
-    results = train(run)
+    try:
+        results = train(run)
+    finally:  # a run that fails or is stopped has a report too
+        if run.main:
+            report.write_after(run.folder.path, run.say)
     return {**results, "folder": str(run.folder.path)}
 
 
@@ -115,7 +120,12 @@ def start(run: Run) -> None:
             run.say(f"nothing was saved in {folder.path} yet: it starts from the beginning")
             on_main(run, lambda: folder.rewind(0))
     processes = run.accelerator.num_processes
-    on_main(run, lambda: folder.write_config(run.config, device, processes))
+
+    def describe_run() -> None:
+        folder.write_config(run.config, device, processes)
+        write_about(run)
+
+    on_main(run, describe_run)
 
 
 def assemble(config: Config, dataset: Dataset | None = None) -> Run:

@@ -18,6 +18,7 @@ WIDTH = 100
 VERBS = {
     "train": "train several tasks with one network",
     "evaluate": "measure a trained run on a split of its data",
+    "report": "a page on one run, or on several compared: mtlkit report RUN...",
     "predict": "predict for picture files with a trained run",
     "bench": "measure balancers, or one network against one per task, on your network and data",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",

@@ -1,6 +1,6 @@
 """Saving a run: the state from which it can go on, and its best model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -9,8 +9,10 @@ from torch import nn
 
 from mtlkit.checkpoint import save_model, save_tree
 from mtlkit.errors import RunError
+from mtlkit.evaluate import Scores
 from mtlkit.optimizer_state import optimizer_state
 from mtlkit.random_state import random_states
+from mtlkit.record import write_tables
 from mtlkit.session import Run
 
 
@@ -42,7 +44,7 @@ def save_last(run: Run) -> None:
     run.observers.notify("mtlkit_checkpoint_saved", run=run, checkpoint=run.checkpoints.last)
 
 
-def save_best(run: Run, values: Mapping[str, float]) -> None:
+def save_best(run: Run, values: Scores) -> None:
     """Keep the model as the best so far, with its metrics on val.
 
     Raises:
@@ -53,6 +55,7 @@ def save_best(run: Run, values: Mapping[str, float]) -> None:
         tree = {"model": run.model.state_dict(), "step": run.progress.step, "val": dict(values)}
         save_tree(run.folder.best, tree)
         save_model(run.folder.model, run.model, run.model_config)
+        write_tables(run.folder.path, "val", values)
 
     on_main(run, write)
 

@@ -18,7 +18,7 @@ from mtlkit.cache import CachedSamples, cached
 from mtlkit.checkpoint import Checkpoints
 from mtlkit.data import Dataset, ReducibleSamples, Samples, Split, TargetSpec
 from mtlkit.errors import ConfigError, DataError, MtlkitError
-from mtlkit.evaluate import evaluate
+from mtlkit.evaluate import Scores, evaluate
 from mtlkit.full_size import FullSize
 from mtlkit.geometry import Augment, smallest_image
 from mtlkit.interruption import Interruption
@@ -238,7 +238,7 @@ class Run:
         *,
         full_size: bool = False,
         interruption: Interruption | None = None,
-    ) -> dict[str, float]:
+    ) -> Scores:
         """Metrics and losses on a split, which is empty for an empty split.
 
         With ``full_size`` masks, maps and boxes are compared in the pixels of each picture.
@@ -251,7 +251,7 @@ class Run:
             self._loaders[key] = self.loader(split, full_size=full_size)
         loader = self._loaders[key]
         if not len(loader):
-            return {}
+            return Scores()
         batches = read(loader)
         return evaluate(
             self.model,

@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 from mtlkit.checkpoint import load_tree
 from mtlkit.data import Split
-from mtlkit.evaluate import score
+from mtlkit.evaluate import Scores, score
 from mtlkit.interruption import Asked, Interrupted, Interruption
 from mtlkit.loader import Batch, Batches, Prepared, read
 from mtlkit.model import Model, TaskBatch
 from mtlkit.nonfinite import Fault, save_batch
+from mtlkit.record import peak_bytes, write_tables
 from mtlkit.saving import on_main, save_best, save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings
@@ -65,6 +66,7 @@ def _train_and_finish(run: Run, started: float) -> dict[str, Any]:
         if interruption.signal:
             _save(run, interruption, started)
             run.say(f"stopped by a signal; go on with: {run.again}")
+            on_main(run, lambda: draw(run))
             raise SystemExit(128 + interruption.signal)
     if reason:
         run.say(f"stopped early: {reason}")
@@ -212,7 +214,7 @@ def _conflicts(ids: Sequence[str], gramians: Sequence[Tensor]) -> dict[str, floa
     return values
 
 
-def _evaluate(run: Run, interruption: Interruption) -> dict[str, Any]:
+def _evaluate(run: Run, interruption: Interruption) -> Scores:
     """Evaluate on val and note whether the model is the best so far; returns its metrics."""
     progress = run.progress
     run.engine.settle()
@@ -249,6 +251,7 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
         "steps": progress.step,
         "balancer": {"name": run.config["balancer"]["name"]},
         "seconds": time.monotonic() - started,
+        "peak_bytes": peak_bytes(run.accelerator.device),
         "status": "ok",
     }
     run.observers.notify("mtlkit_evaluated", run=run, result={"split": "test", **summary["test"]})
@@ -257,6 +260,7 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
     def write() -> None:
         run.folder.log(progress.step, epoch, "test", summary["test"])
         run.folder.write_results(summary)
+        write_tables(run.folder.path, "test", summary["test"])
         draw(run)
 
     on_main(run, write)

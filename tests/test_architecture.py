@@ -18,13 +18,13 @@ CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"
 ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "plots", "session", "resume", "interruption", "saving", "files", "trouble",
-    "nonfinite", "random_state", "optimizer_state",
+    "picture", "panels", "plots", "record", "session", "resume", "interruption", "saving", "files",
+    "trouble", "nonfinite", "random_state", "optimizer_state",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
     "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "__main__",
+    "report", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

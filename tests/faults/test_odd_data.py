@@ -82,8 +82,9 @@ ODD: Mapping[str, Odd] = {
 def trained(data: Dataset, output: Path, *words: str) -> dict[str, Any]:
     """What a short run of all six tasks leaves."""
     line = [
-        "--tasks", "seg,cls,bbox,denoise,edge,colourise", "--views", "own", "--image-size", str(SIDE), "--batch-size", "4", "--epochs", "2",
-        "--workers", "0", "--log-every", "1", "--output", str(output), *words,
+        "--tasks", "seg,cls,bbox,denoise,edge,colourise", "--views", "own", "--image-size",
+        str(SIDE), "--batch-size", "4", "--epochs", "2", "--workers", "0", "--log-every", "1",
+        "--output", str(output), *words,
     ]  # fmt: skip
     if "--backbone" not in words:
         line += ["--backbone", "segnet", "--backbone.width", "2"]
@@ -95,11 +96,6 @@ def trained(data: Dataset, output: Path, *words: str) -> dict[str, Any]:
     for line_ in run.folder.history():
         assert all(v is None or math.isfinite(v) for v in line_.values() if not isinstance(v, str))
     return results
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mtlkit.train, "draw", lambda run: None)
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -31,18 +31,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mtlkit.train, "draw", lambda run: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the small run comes to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtlkit.train, "draw", lambda run: None)
-        assert main(["train", *SMALL, "--output", str(folder)]) == 0
+    assert main(["train", *SMALL, "--output", str(folder)]) == 0
     return outcome(folder)
 
 
@@ -67,7 +60,6 @@ def after_saving(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[],
 
 def resumes_to(folder: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(mtlkit.train, "draw", lambda run: None)
     assert main(["train", "--resume", str(folder)]) == 0
     found = outcome(folder)
     for name in whole:
@@ -224,7 +216,6 @@ def test_data_that_is_lost_in_mid_run_is_named(
     assert str(photographs / "images") in error
     assert "was the data moved or changed?" in error
     monkeypatch.undo()
-    monkeypatch.setattr(mtlkit.train, "draw", lambda run: None)
     words = ["--data.root", str(tmp_path / "elsewhere")]
     assert main(["train", "--resume", str(run), *words]) == 0
     assert "resumed" in capsys.readouterr().out
