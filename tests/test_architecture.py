@@ -18,11 +18,13 @@ CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"
 ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "plots", "session", "resume", "interruption",
+    "picture", "plots", "session", "resume", "interruption", "hub", "card",
+    "markdown",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
     "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
+    "notebook", "own_data",
     "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
