@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from mtlkit.errors import ConfigError, DataError, MtlkitError
     from mtlkit.head import Head
     from mtlkit.model import Model
+    from mtlkit.notebook import (
+        Trainer,
+        bench_balancers,
+        bench_networks,
+        evaluate_run,
+        predict_files,
+    )
+    from mtlkit.own_data import OwnData
     from mtlkit.picture import to_rgb
     from mtlkit.task import Decoded, Task, seeded_normal
 
@@ -31,6 +39,14 @@ _HOMES = {
     "errors": ("ConfigError", "DataError", "MtlkitError"),
     "head": ("Head",),
     "model": ("Model",),
+    "notebook": (
+        "Trainer",
+        "bench_balancers",
+        "bench_networks",
+        "evaluate_run",
+        "predict_files",
+    ),
+    "own_data": ("OwnData",),
     "picture": ("to_rgb",),
     "task": ("Decoded", "Task", "seeded_normal"),
 }
@@ -51,16 +67,22 @@ __all__ = [
     "LossBalancer",
     "Model",
     "MtlkitError",
+    "OwnData",
     "Sample",
     "Samples",
     "StepStats",
     "TargetSpec",
     "Task",
+    "Trainer",
+    "bench_balancers",
+    "bench_networks",
     "create",
+    "evaluate_run",
     "fit",
     "hookimpl",
     "load",
     "names",
+    "predict_files",
     "seeded_normal",
     "to_rgb",
 ]

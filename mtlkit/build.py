@@ -130,7 +130,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         dataset: what the configuration names, if it was built before.
     """
     settings = config.settings
-    dataset = dataset or _dataset(config.data)
+    dataset = _dataset(config.data) if dataset is None else dataset
     image_size = parse_image_size(settings.image_size or dataset.image_size)
     torch.manual_seed(settings.seed)
     model = build_model(

@@ -175,7 +175,7 @@ def _coverage(spec: DatasetSpec, target: str, split: str) -> str:
     labelled = spec.targets[target].labelled.get(split)
     size = spec.sizes.get(split, 0)
     if labelled is None or not size:
-        return "" if labelled is None else f"{labelled:,}"
+        return "not counted" if labelled is None else f"{labelled:,}"
     return f"{labelled:,} ({labelled / size:.0%})"
 
 

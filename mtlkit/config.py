@@ -66,10 +66,15 @@ def from_mapping(given: Mapping[str, Any]) -> Config:
     files = given.get("config") or ()
     files = [files] if isinstance(files, str | Path) else files
     rest = {key: value for key, value in given.items() if key != "config"}
-    handed_over = None
-    if isinstance(given.get("data"), Dataset):
-        handed_over = HandedOver(OBJECT + type(given["data"]).__name__, dataset=given["data"])
+    data, handed_over = given.get("data"), None
+    if isinstance(data, Dataset):
+        handed_over = HandedOver(OBJECT + type(data).__name__, dataset=data)
         rest["data"] = handed_over.name
+    elif not isinstance(data, str | Mapping | None):
+        raise ConfigError(
+            f"data is a {type(data).__name__}; give the name of a dataset, or a mtlkit.Dataset, "
+            "which mtlkit.OwnData makes of torch Datasets and lists"
+        )
     layers = [*map(source.from_file, files), source.from_mapping(rest, PYTHON)]
     return _resolve(_resumed(layers), PYTHON, handed_over)
 

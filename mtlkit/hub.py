@@ -145,5 +145,5 @@ def _asking(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise CheckpointError(f"{what}: {reason}; {advice}") from error
