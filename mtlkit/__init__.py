@@ -3,6 +3,7 @@
 Everything public is here; nothing heavy is imported until it is used.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f"mtlkit.{_HOME[name]}"), name)
+        with warnings.catch_warnings():  # in a notebook: nothing here needs ipywidgets
+            warnings.filterwarnings("ignore", "IProgress not found")
+            return getattr(import_module(f"mtlkit.{_HOME[name]}"), name)
     raise AttributeError(f"module 'mtlkit' has no attribute '{name}'")
 
 

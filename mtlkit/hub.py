@@ -5,6 +5,7 @@ A shared model is a folder of three files: ``config.json`` and ``model.safetenso
 bring them, so no code travels with a model.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FILES = ("config.json", "model.safetensors")
 """What a model is read from."""
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def save(model: "Model", folder: Path, *, run: Path | None = None, name: str | None = None) -> None:
@@ -34,21 +36,25 @@ def save(model: "Model", folder: Path, *, run: Path | None = None, name: str | N
         name: of the model in its card; by default that of the folder.
 
     Raises:
-        CheckpointError: the model was put together by hand, so nobody knows what it is made of.
+        CheckpointError: the model was put together by hand, so nobody knows what it is made of, or
+            the folder cannot be written.
     """
     if not model.config:
         raise CheckpointError(
             "this model was put together by hand, so nothing says how to build it again; save one "
             "that mtlkit.fit, mtlkit.Trainer or mtlkit.load gave"
         )
-    save_model(folder, model, model.config)
-    if (folder / CARD).exists():
-        return
-    if run and (run / CARD).is_file():
-        shutil.copyfile(run / CARD, folder / CARD)
-    else:
-        text = card(model, name or folder.resolve().name, run)
-        (folder / CARD).write_text(text, encoding="utf-8")
+    try:
+        save_model(folder, model, model.config)
+        if (folder / CARD).exists():
+            return
+        if run and (run / CARD).is_file():
+            shutil.copyfile(run / CARD, folder / CARD)
+        else:
+            text = card(model, name or folder.resolve().name, run)
+            (folder / CARD).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write the model to {folder}: {error.strerror}") from error
 
 
 def push(
@@ -116,7 +122,7 @@ def find(
     """
     if Path(name).is_dir():
         return Path(name)
-    if isinstance(name, Path) or len(name.split("/")) != 2 or not all(name.split("/")):
+    if isinstance(name, Path) or not _NAME.fullmatch(name):
         raise CheckpointError(
             f"there is no folder {name}; give that of a run or model, or USER/NAME on the Hub"
         )
