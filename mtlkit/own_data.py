@@ -136,7 +136,7 @@ def _label(kind: Kind, value: Any, size: tuple[int, int]) -> Tensor:
         return torch.tensor(int(value))
     if kind == "box":
         return _box(value, size)
-    values = torch.as_tensor(np.asarray(value) if isinstance(value, Image.Image) else value)
+    values = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     if kind == "vector":
         return values.float().flatten()
     if kind == "map":
