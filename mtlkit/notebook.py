@@ -99,7 +99,8 @@ class Trainer:
             if name not in prepared.targets:
                 known = ", ".join(prepared.targets) or "none"
                 raise ConfigError(f"no task learns a label '{name}'; labels: {known}")
-        words = (self.run.settings.seed, self.run.progress.step)
+        run = self.run
+        words = (run.settings.seed, run.progress.step, run.accelerator.process_index)
         samples = [
             {
                 "image": image,
