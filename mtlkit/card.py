@@ -51,7 +51,7 @@ def card(model: "Model", name: str, run: Path | None = None) -> str:
         _data(spec, config),
         *([_metrics(model, results, config)] if results else []),
         *([_training(model, results, config, machine)] if config else []),
-        _limits(model, results),
+        _limits(model, results, config),
     ]
     return (
         f"---\n{_front_matter(model, name, results, config)}\n---\n\n" + "\n\n".join(parts) + "\n"
@@ -79,7 +79,7 @@ def _front_matter(
 
     types = {id: HUB_TASKS[task.kind] for id, task in model.tasks.items() if task.kind in HUB_TASKS}
     kinds = list(dict.fromkeys(types.values()))
-    data = one_line(config["data"]["name"]) if config else ""
+    data = one_line(config["data"]["name"]) if config and not config.get("overfit") else ""
     found = [
         EvalResult(
             task_type=types[id],
@@ -188,12 +188,19 @@ def _metrics(model: "Model", results: Mapping[str, Any], config: Mapping[str, An
         shown = f"**{escape(metric)}**" if primary else escape(metric)
         rows.append((escape(id) or "all", shown, _number(test.get(key)), _number(val.get(key))))
     found = table(("task", "metric", "test", "val"), rows)
+    return (
+        f"## Results\n\n{found}\n\n{_choice(val, config)} "
+        "Test was evaluated once, with it. The loss of all is the plain sum."
+    )
+
+
+def _choice(val: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Which of a run's models this is."""
+    if not val:
+        return "This is the last model: there was no val split to choose by."
     monitor = config.get("monitor")
     by = escape(monitor) if monitor else "the mean of the tasks' main metrics (bold)"
-    return (
-        f"## Results\n\n{found}\n\nThe best of the evaluations on val, by {by}, is this model; "
-        "test was evaluated once, with it. The loss of all is the plain sum."
-    )
+    return f"This is the model of the best evaluation on val, by {by}."
 
 
 def _number(value: float | None) -> str:
@@ -258,7 +265,7 @@ def _without_places(tree: Any) -> Any:
     return tree
 
 
-def _limits(model: "Model", results: Mapping[str, Any]) -> str:
+def _limits(model: "Model", results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     height, width = model.image_size
     lines = [
         f"Pictures are resized to {height} x {width} pixels, each side on its own: what is smaller "
@@ -266,6 +273,8 @@ def _limits(model: "Model", results: Mapping[str, Any]) -> str:
         "It always answers; nothing says that a picture is unlike those it was trained on."
         + (" The results are for pictures like those of the test split." if results else ""),
     ]
+    if config.get("overfit"):
+        lines.append(f"It was trained and measured on the same {config['overfit']} images.")
     if any(task.kind == "box" for task in model.tasks.values()):
         lines.append("One box per picture, whether there is one object, none or several.")
     unmeasured = sorted(

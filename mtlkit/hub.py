@@ -6,7 +6,6 @@ bring them, so no code travels with a model.
 """
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,13 +44,12 @@ def save(model: "Model", folder: Path, *, run: Path | None = None, name: str | N
             "that mtlkit.fit, mtlkit.Trainer or mtlkit.load gave"
         )
     try:
-        save_model(folder, model, model.config)
-        if (folder / CARD).exists():
-            return
         if run and (run / CARD).is_file():
-            shutil.copyfile(run / CARD, folder / CARD)
+            text = (run / CARD).read_text(encoding="utf-8")
         else:
             text = card(model, name or folder.resolve().name, run)
+        save_model(folder, model, model.config)
+        if not (folder / CARD).exists():
             (folder / CARD).write_text(text, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"cannot write the model to {folder}: {error.strerror}") from error

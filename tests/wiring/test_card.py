@@ -189,6 +189,20 @@ def test_what_could_not_be_measured_is_said(copy: Path) -> None:
     assert "cls/accuracy" not in {r.metric_name for r in ModelCard(text).data.eval_results}
 
 
+def test_without_val_the_last_model_is_said_to_be_it(copy: Path) -> None:
+    results = json.loads((copy / "results.json").read_text())
+    (copy / "results.json").write_text(json.dumps({**results, "val": {}}))
+    assert "This is the last model: there was no val split to choose by." in written(copy, copy)
+
+
+def test_what_was_measured_on_its_training_images_is_no_result(copy: Path) -> None:
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump({**config, "overfit": 4}))
+    text = written(copy, copy)
+    assert "It was trained and measured on the same 4 images." in text
+    assert ModelCard(text).data.eval_results is None
+
+
 @pytest.mark.parametrize("name", ["results.json", "config.yaml", "env.json"])
 def test_a_damaged_file_is_named(name: str, copy: Path) -> None:
     (copy / name).write_text("[")

@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(run: Path, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"^cannot write the model to .*file/x: Not a dir"):
         mtlkit.load(run).save_pretrained(tmp_path / "file" / "x")
+
+
+def test_nothing_is_written_when_the_run_is_damaged(run: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(run, tmp_path / "run"))
+    (broken / "results.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"^cannot read .*results\.json"):
+        mtlkit.load(run).save_pretrained(tmp_path / "shared", run=broken)
+    assert not (tmp_path / "shared").exists()
 
 
 def test_a_card_that_was_edited_stays(run: Path, tmp_path: Path) -> None:
