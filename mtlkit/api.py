@@ -67,7 +67,8 @@ def fit(**options: Any) -> dict[str, Any]:
 
     Args:
         options: general options by name (``max_steps=10``); components by name (``data="shapes"``)
-            or with options (``backbone={"name": "segnet", "width": 16}``).
+            or with options (``backbone={"name": "segnet", "width": 16}``). ``data`` may be a
+            dataset itself; then no file can build it again.
 
     Returns:
         The content of results.json, and under ``folder`` where the run is.
@@ -246,6 +247,7 @@ def evaluate_run(
     workers: int | None = None,
     *,
     full_size: bool = False,
+    dataset: Dataset | None = None,
 ) -> dict[str, float]:
     """Metrics and losses of a saved run's best model on one split of its data.
 
@@ -256,6 +258,7 @@ def evaluate_run(
         workers: by default the run's own.
         full_size: compare masks, maps and boxes in the pixels of each picture, to whose size
             predictions are brought; classes and self-supervised tasks are measured as always.
+        dataset: instead of the run's own.
 
     Raises:
         CheckpointError: the folder holds no run with a model.
@@ -263,7 +266,8 @@ def evaluate_run(
     file = folder / "config.yaml"
     if not file.is_file():
         raise CheckpointError(f"{folder} is not the folder of a run: it has no config.yaml")
-    config = from_mapping({"config": str(file), "resume": False})
+    other = {} if dataset is None else {"data": dataset}
+    config = from_mapping({"config": str(file), "resume": False, **other})
     config.settings.output = str(folder)
     config.settings.batch_size = batch_size or config.settings.batch_size
     config.settings.workers = config.settings.workers if workers is None else workers

@@ -14,7 +14,7 @@ from mtlkit import __version__, registry
 from mtlkit.balancer import LossBalancer
 from mtlkit.balancing import Balancing
 from mtlkit.checkpoint import read_model
-from mtlkit.config import plain, plugins
+from mtlkit.config import HandedOver, plain, plugins
 from mtlkit.data import Dataset, DatasetSpec
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mean
 from mtlkit.head import Head
@@ -131,7 +131,7 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         dataset: what the configuration names, if it was built before.
     """
     settings = config.settings
-    dataset = dataset or cast(Dataset, create("dataset", config.data))
+    dataset = _dataset(config.data) if dataset is None else dataset
     image_size = parse_image_size(settings.image_size or dataset.image_size)
     seed_everything(settings.seed)
     model = build_model(
@@ -145,7 +145,15 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
             raise ConfigError(f"backbone '{config.backbone.name}': {error}") from error
     balancer = create("balancer", config.balancer, tuple(config.tasks))
     check_monitor(settings.monitor, model)
-    return Parts(dataset, model, balancer, image_size)
+    parts = Parts(dataset, model, balancer, image_size)
+    model.config = model_config(config, parts)
+    return parts
+
+
+def _dataset(choice: Choice) -> Dataset:
+    if isinstance(choice, HandedOver) and choice.dataset is not None:
+        return choice.dataset
+    return cast(Dataset, create("dataset", choice))
 
 
 def check_monitor(monitor: str | None, model: Model) -> None:
@@ -307,4 +315,5 @@ def load_model(folder: Path) -> Model:
         raise CheckpointError(
             f"cannot rebuild the model in {folder}: {error} (it was written with {written})"
         ) from error
+    model.config = tree
     return model.eval()

@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "measure a trained run on a split of its data",
     "report": "a page on one run, or on several compared: mtlkit report RUN...",
     "predict": "predict for picture files with a trained run",
+    "share": "write a trained model with its card, or push it to the Hugging Face Hub",
     "bench": "measure balancers, or one network against one per task, on your network and data",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",

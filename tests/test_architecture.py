@@ -19,12 +19,12 @@ ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
     "picture", "panels", "plots", "record", "session", "resume", "interruption", "saving", "files",
-    "trouble", "nonfinite", "random_state", "optimizer_state",
+    "trouble", "nonfinite", "random_state", "optimizer_state", "hub", "card", "markdown",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
     "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "report", "__main__",
+    "report", "notebook", "own_data", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {
