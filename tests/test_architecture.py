@@ -18,12 +18,13 @@ CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"
 ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "plots", "session", "resume", "interruption",
+    "picture", "plots", "session", "resume", "interruption", "lookahead", "attention", "interval",
+    "heat_maps",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
     "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "__main__",
+    "affinity", "effects", "answer", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {
