@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mtlkit import api, attention, effects
-from mtlkit.answer import Found, Wanted, make_folder, tell
+from mtlkit.answer import Found, Wanted, tell
 from mtlkit.build import load_model
 from mtlkit.config import from_mapping
 from mtlkit.data import Split
@@ -40,7 +40,7 @@ def of_run(folder: Path, wanted: Wanted, *, batches: int, output: Path | None) -
         )
     config = saved_config(folder)
     if output:
-        make_folder(output)
+        _make(output)
     run = api.assemble(config)
     run.model.load_state_dict(load_model(folder).state_dict())
     check(run, wanted)
@@ -149,6 +149,15 @@ def check(run: Run, wanted: Wanted) -> None:
         raise ConfigError("--held-out needs a val split, and this data has none")
     if wanted.attention:
         attention.check(run.model, run.config["backbone"]["name"])
+
+
+def _make(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the output folder {output}: {error.strerror}; choose another --output"
+        ) from None
 
 
 def _lookahead(run: Run, wanted: Wanted) -> Lookahead:

@@ -11,7 +11,6 @@ from mtlkit import attention, measure
 from mtlkit.attention import KINDS, Block
 from mtlkit.data import Split, TargetSpec
 from mtlkit.effects import MOST_TASKS, Agreement, Effects, gather, with_interval
-from mtlkit.errors import ConfigError
 from mtlkit.heat_maps import heat_maps
 from mtlkit.interval import Estimate
 from mtlkit.loader import Batch, Key, Prepared
@@ -61,17 +60,12 @@ class Found:
 
 
 def tell(found: Found, output: Path | None) -> None:
-    """Print the answer, and write it as numbers and pictures.
-
-    Raises:
-        ConfigError: the output folder cannot be written.
-    """
+    """Print the answer, and write it as numbers and pictures into a folder that is there."""
     run, ids = found.run, list(found.run.model.tasks)
     effects = gather(found.looks, ids)
     print("\n".join(_lines(found, effects)))
     tree = _tree(found, effects)
     if output:
-        make_folder(output)
         _draw(output / "affinity.png", effects)
     if found.wanted.attention:
         labels = {n: s for n, s in run.dataset.spec.targets.items() if s.kind in KINDS}
@@ -87,28 +81,14 @@ def tell(found: Found, output: Path | None) -> None:
         print(f"\nwritten into {output}")
 
 
-def make_folder(output: Path) -> None:
-    """Make the folder for the answer.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to the output folder {output}: {error.strerror}; choose another --output"
-        ) from None
-
-
 def _lines(found: Found, effects: Effects) -> Iterator[str]:
     """The answer without attention."""
     wanted, number = found.wanted, len(found.looks)
     lr = found.run.settings.lr
     how = "the optimizer's step" if wanted.optimizer else f"a gradient step (lr {lr:g})"
     where = "other images, of val" if wanted.held_out else "the same images"
-    yield f"\nWhat {how} on the row's task does to each column's loss on {where}, in %"
-    yield f"(+ it falls, - it rises; 95 % intervals over {number} looks):"
+    yield f"\nWhat {how} on the row's task does to each column's loss,"
+    yield f"on {where}, in % (+ it falls, - it rises; 95 % intervals over {number} looks):"
     yield effects.effect_table()
     yield f"\n{effects.sentence()}\n"
     yield "Cosine of the tasks' gradients at the shared parameters (all, then by thirds of the"
@@ -128,8 +108,8 @@ def _split_lines(effects: Effects, networks: int) -> Iterator[str]:
     together = 100 * effects.split([list(range(len(effects.ids)))]).total
     groups = " | ".join("+".join(effects.ids[i] for i in group) for group in best.groups)
     yield f"\nBest split into at most {networks} networks: {groups}"
-    yield f"(others' effects add up to {100 * best.total:+.2g} %, in one network {together:+.2g} %;"
-    yield "a heuristic: it knows what single steps do, not where trained networks would end)"
+    yield f"({100 * best.total:+.2g} %, one network {together:+.2g} %: the mean effect of a task's"
+    yield "partners, summed over tasks; a heuristic that knows single steps, not trained networks)"
 
 
 def _attention_lines(blocks: Sequence[Block], labels: Sequence[str]) -> Iterator[str]:
@@ -160,8 +140,9 @@ def _similar(pair: str, blocks: Sequence[Block]) -> Iterator[str]:
 
 
 def _batches(run: Run, labels: Mapping[str, TargetSpec], most: int) -> Iterator[Batch]:
-    """At most so many samples of val, evenly spread over it; of test where there is no val."""
-    split: Split = "val" if run.dataset.spec.sizes.get("val") else "test"
+    """At most so many samples, evenly spread over val, or over what there is if there is none."""
+    order: tuple[Split, ...] = ("val", "test", "train")
+    split = next(split for split in order if run.dataset.spec.sizes.get(split))
     samples = run.samples(split, "none")
     prepared = Prepared(samples, labels, run.model.image_size, seed=run.settings.seed)
     number = min(most, len(samples))

@@ -186,8 +186,7 @@ def _reduced(region: Tensor, size: tuple[int, int]) -> Tensor:
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     """``[B]``: Pearson's, NaN where one does not vary."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    lengths = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return (a * b).sum(1) / lengths
+    return torch.cosine_similarity(a, b, dim=1, eps=0)
 
 
 def picture(file: Path, model: Model, batch: Batch, labels: Mapping[str, TargetSpec]) -> None:

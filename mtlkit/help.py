@@ -95,7 +95,8 @@ _AFFINITY_OPTIONS = [
     ("--every N", "while training: steps between two looks (default 10); a look costs about as "
                   "much as one step for each task"),
     ("--held-out", "compare losses on other images, of val, than those of the step: what carries "
-                   "over to new images, with wider intervals (default: the same, as published)"),
+                   "over to new images, which is so much less that it takes many more looks to see "
+                   "(default: the same images, as published)"),
     ("--lookahead {gradient,optimizer}", "the step: a plain gradient step with the run's peak "
      "learning rate, which depends on that task alone (default), or while training the optimizer's "
      "own, in which the momentum of all tasks goes on"),

@@ -52,10 +52,10 @@ class Lookahead:
         optimizer: takes the step instead, from its current state and at its own learning rate.
 
     Reference: Fifty et al., "Efficiently Identifying Task Groupings for Multi-Task Learning",
-    NeurIPS 2021, arXiv 2109.04617, eq. 1: the affinity. As there a step moves shared parameters
-    alone, and random numbers such as dropout's are the same before and after it. The cosines are
-    those of Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, arXiv 2001.06782,
-    where tasks conflict in a step when theirs is below 0.
+    NeurIPS 2021, arXiv 2109.04617: the affinity; as there a step moves shared parameters alone.
+    Here random numbers such as dropout's are the same before and after it. The cosines are those of
+    Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020, arXiv 2001.06782, where
+    tasks conflict in a step when theirs is below 0.
     """
 
     def __init__(self, model: Model, *, lr: float, optimizer: Optimizer | None = None) -> None:
@@ -149,9 +149,8 @@ class Lookahead:
             torch._foreach_add_([*self.parameters], list(gradient), alpha=-self.lr)
             return
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        trial = copy.deepcopy(
-            self.optimizer, {id(p): p for p in trained}
-        )  # with a state of its own
+        # the parameters are the same, the state is its own
+        trial = copy.deepcopy(self.optimizer, {id(p): p for p in trained})
         for parameter, part in zip(self.parameters, gradient, strict=True):
             parameter.grad = part if task in self.sharing.users[parameter] else None
         trial.step()
