@@ -116,11 +116,20 @@ def _attention_lines(blocks: Sequence[Block], labels: Sequence[str]) -> Iterator
     yield "\nAttention on val: a mask's mean, its standard deviation over positions and channels,"
     yield "that over positions alone, and its mean inside of a label less its mean outside:"
     quantities = ["level", "spread", "spread over positions"]
-    rows = [["block", "task", "level", "spread", "positions", *(f"in {n} - out" for n in labels)]]
+    rows = [
+        [
+            "block",
+            "task",
+            "level",
+            "spread",
+            "positions",
+            *(f"{attention.inside_of(n)} - out" for n in labels),
+        ]
+    ]
     for number, block in enumerate(blocks, start=1):
         for task, values in block.tasks.items():
             plain = [f"{float(values[name].mean):.3f}" for name in quantities]
-            contrasts = [_contrast(values[name]) for name in labels]
+            contrasts = [_contrast(values[attention.inside_of(name)]) for name in labels]
             rows.append([str(number), task, *plain, *contrasts])
     yield measure.columns(rows)
     yield "\nCorrelation of two tasks' masks over positions and channels, by block:"

@@ -41,14 +41,18 @@ class Block:
         size: height and width of the masks.
         tasks: by task and quantity. ``level`` is the mean of a mask, ``spread`` its standard
             deviation over positions and channels, ``spread over positions`` that of a channel over
-            positions; the name of a label stands for the mean inside of what is labelled less that
-            outside.
+            positions; ``in LABEL`` is the mean inside of what is labelled less that outside.
         similarity: by pair of tasks, the correlation of their masks over positions and channels.
     """
 
     size: tuple[int, int] = (0, 0)
     tasks: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     similarity: dict[str, Estimate] = field(default_factory=dict)
+
+
+def inside_of(label: str) -> str:
+    """The quantity that tells how much more attention a label gets than what is around it."""
+    return f"in {label}"
 
 
 def check(model: Model, name: str) -> None:
@@ -101,7 +105,7 @@ def measure(
             for quantity, per_image in values.items():
                 found.setdefault((number, task, quantity), []).append(per_image)
         for (a, number, mine), (b, other, theirs) in combinations(_each(masks), 2):
-            if number == other:
+            if number == other and mine.shape == theirs.shape:
                 alike = _correlation(mine.flatten(1), theirs.flatten(1))
                 found.setdefault((number, f"{a}+{b}", ""), []).append(alike)
     blocks = [Block(sizes[number]) for number in sorted(sizes)]
@@ -139,7 +143,7 @@ def _where(mask: Tensor, batch: Batch, labels: Mapping[str, TargetSpec]) -> dict
         if spec.kind in KINDS:
             inside, outside = shares(batch["targets"][name], spec, (heat.shape[-2], heat.shape[-1]))
             contrast = _mean(heat, inside) - _mean(heat, outside)
-            out[name] = torch.where(batch["present"][name], contrast, torch.nan)
+            out[inside_of(name)] = torch.where(batch["present"][name], contrast, torch.nan)
     return out
 
 

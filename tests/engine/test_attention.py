@@ -68,14 +68,14 @@ def test_numbers_are_those_of_the_masks() -> None:
     first, second = measure(model(), [batch(), batch()], LABELS)
     assert (first.size, second.size) == ((8, 8), (2, 2))
     assert means(first.tasks["a"]) == pytest.approx(
-        {"level": 0.5, "spread": 0.5, "spread over positions": 0.5, "what": 1.0, "where": 0.0}
+        {"level": 0.5, "spread": 0.5, "spread over positions": 0.5, "in what": 1.0, "in where": 0.0}
     )
-    assert means(first.tasks["c"])["what"] == pytest.approx(-1)
+    assert means(first.tasks["c"])["in what"] == pytest.approx(-1)
     halved = means(first.tasks["b"])  # one channel of 0 and 1, one of 0 and 1/2
     assert halved["level"] == pytest.approx(0.375)
     assert halved["spread over positions"] == pytest.approx((0.5 + 0.25) / 2)
     assert halved["spread"] == pytest.approx(torch.tensor([0, 0, 1, 0.5]).std(correction=0).item())
-    assert first.tasks["a"]["what"].known.item() == 4
+    assert first.tasks["a"]["in what"].known.item() == 4
     assert means(first.similarity) == pytest.approx(
         {"a+b": 0.9045340, "a+c": -1, "b+c": -0.9045340}, abs=1e-6
     )
@@ -84,8 +84,8 @@ def test_numbers_are_those_of_the_masks() -> None:
 
 def test_pictures_without_a_label_count_nowhere() -> None:
     first, _ = measure(model(), [batch((False, True)), batch((False, False))], LABELS)
-    assert first.tasks["a"]["what"].known.item() == 1
-    assert first.tasks["a"]["where"].known.item() == 4
+    assert first.tasks["a"]["in what"].known.item() == 1
+    assert first.tasks["a"]["in where"].known.item() == 4
 
 
 def test_cells_of_a_grid_are_shared_out_exactly() -> None:
