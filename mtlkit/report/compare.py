@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
+from mtlkit.student import t_quantile
+
 Scores = Mapping[str, float]
 """By ``<task>/<metric>``."""
 
-CONFIDENCE = 0.95
 _MOST_EXACT = 16
 """Pairs up to which all sign flips are gone through."""
 _DRAWS = 100_000
@@ -90,30 +91,6 @@ def interval(values: Sequence[float]) -> Interval:
     deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (n - 1))
     half = t_quantile(n - 1) * deviation / math.sqrt(n)
     return Interval(middle, middle - half, middle + half)
-
-
-def t_quantile(freedom: int) -> float:
-    """What Student's t stays within with 95 % probability, on both sides of 0."""
-    low, high = 0.0, 20.0  # at 1 degree of freedom it is 12.7
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < CONFIDENCE else (low, middle)
-    return (low + high) / 2
-
-
-def _within(t: float, freedom: int) -> float:
-    """Probability that Student's t lies in [-t, t]: the finite series for whole degrees.
-
-    Reference: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    angle = math.atan(t / math.sqrt(freedom))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine if odd else 1.0), 0.0
-    for i in range(1 + odd, freedom, 2):
-        total += term
-        term *= cosine * cosine * i / (i + 1)
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
 def sign_flip(differences: Sequence[float]) -> float:
