@@ -1,7 +1,6 @@
 """Saving and loading: tensors as safetensors, the rest as JSON. Nothing is ever unpickled."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlkit.errors import CheckpointError
+from mtlkit.model_folder import flush
 
 Tree = Any
 """Nested dicts and lists of tensors, numbers, strings, booleans and None."""
@@ -30,7 +30,7 @@ def save_tree(folder: Path, tree: Tree) -> None:
     save_file(tensors, fresh / "state.safetensors")
     (fresh / "state.json").write_text(json.dumps(plain))
     for file in fresh.iterdir():
-        _flush(file)
+        flush(file)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -53,41 +53,6 @@ def load_tree(folder: Path) -> Tree:
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the checkpoint {folder}: {error}") from None
     return _unpack(plain, tensors)
-
-
-def save_model(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``config.json``, all that is needed to predict."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    weights, description = folder / "model.safetensors.new", folder / "config.json.new"
-    save_file(state, weights)
-    description.write_text(json.dumps(config, indent=2) + "\n")
-    for fresh in (weights, description):
-        _flush(fresh)
-        fresh.replace(fresh.with_suffix(""))
-
-
-def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and weights that :func:`save_model` wrote.
-
-    Args:
-        folder: of a model, or of a run that has one.
-
-    Raises:
-        CheckpointError: there is no model, or it cannot be read.
-    """
-    places = [folder / "model", folder]
-    home = next((place for place in places if (place / "config.json").is_file()), None)
-    if home is None:
-        raise CheckpointError(
-            f"no model in {folder}: it has neither model/config.json nor config.json; "
-            "give the folder of a run that has ended, or of a saved model"
-        )
-    try:
-        config = json.loads((home / "config.json").read_text())
-        return config, load_file(home / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the model in {home}: {error}") from None
 
 
 def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -114,12 +79,6 @@ def _unpack(plain: Any, tensors: dict[str, Tensor]) -> Tree:
     if "dict" in plain:
         return {key: _unpack(value, tensors) for key, value in plain["dict"]}
     return [_unpack(value, tensors) for value in plain["list"]]
-
-
-def _flush(file: Path) -> None:
-    """Make sure that a file is on the disk before it is renamed."""
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
 
 
 def random_state(accelerator: Any) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtlkit import limits, options, registry, source
-from mtlkit.errors import ConfigError, did_you_mean
+from mtlkit.errors import ConfigError, did_you_mean, shown
 from mtlkit.registry import Component
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
 from mtlkit.source import BARE, COMMAND_LINE, PYTHON, Given, Layer, is_slot, label
@@ -54,6 +54,8 @@ def from_mapping(given: Mapping[str, Any]) -> Config:
     """
     files = given.get("config") or ()
     files = [files] if isinstance(files, str | Path) else files
+    if not isinstance(files, list | tuple) or not all(isinstance(f, str | Path) for f in files):
+        raise ConfigError(f"config expects YAML files, but got {shown(files)}")
     rest = {key: value for key, value in given.items() if key != "config"}
     layers = [*map(source.from_file, files), source.from_mapping(rest, PYTHON)]
     return _resolve(_resumed(layers), PYTHON)
@@ -74,7 +76,10 @@ def _resumed(layers: Sequence[Layer]) -> list[Layer]:
             )
         folder = given["output"].value
     place = {"output": Given(str(folder), resume.origin), "resume": Given(True, resume.origin)}
-    return [source.from_file(Path(folder) / "config.yaml"), *layers, place]
+    file = Path(str(folder)) / "config.yaml"
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise ConfigError(f"cannot read {file}: it is no file")
+    return [source.from_file(file), *layers, place]
 
 
 def to_mapping(config: Config) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mtlkit.checkpoint import load_tree, save_model, save_tree
+from mtlkit.checkpoint import load_tree, save_tree
 from mtlkit.data import Split
 from mtlkit.errors import RunError
 from mtlkit.evaluate import score
 from mtlkit.interruption import Interruption
 from mtlkit.loader import Batch, Batches, Prepared
 from mtlkit.model import Model, TaskBatch
+from mtlkit.model_folder import save_model
 from mtlkit.resume import save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings

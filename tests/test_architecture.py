@@ -18,12 +18,12 @@ CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"
 ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "plots", "session", "resume", "interruption",
+    "picture", "plots", "session", "resume", "interruption", "model_folder", "allowance",
 }  # fmt: skip
 WIRING = {
-    "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "__main__",
+    "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",
+    "limits", "config", "saved", "build", "help", "cli", "commands", "api", "launch", "bench",
+    "measure", "scaffold", "data_check", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {
@@ -145,7 +145,7 @@ def test_no_module_asks_which_component_it_is(module: str) -> None:
 def test_importing_mtlkit_imports_nothing_heavy() -> None:
     code = (
         "import sys, mtlkit\nmtlkit.hookimpl\n"
-        "print({'torch', 'numpy', 'yaml', 'jsonargparse'} & set(sys.modules))\n"
+        "print({'torch', 'numpy', 'yaml', 'matplotlib'} & set(sys.modules))\n"
         "mtlkit.LossBalancer\nprint('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtlkit.checkpoint import load_tree, read_model, save_model, save_tree
+from mtlkit.checkpoint import load_tree, save_tree
 from mtlkit.errors import CheckpointError
 
 
@@ -78,17 +78,3 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "last" / "state.safetensors").write_bytes(b"xx")
     with pytest.raises(CheckpointError, match=r"cannot read the checkpoint .*last"):
         load_tree(tmp_path / "last")
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no model in"):
-        read_model(tmp_path)
-
-
-def test_a_model_is_read_from_its_own_folder_and_from_its_runs(tmp_path: Path) -> None:
-    layer = torch.nn.Linear(2, 2)
-    save_model(tmp_path / "model", layer, {"a": 1})
-    for place in (tmp_path, tmp_path / "model"):
-        config, state = read_model(place)
-        assert config == {"a": 1}
-        assert torch.equal(state["weight"], layer.weight)

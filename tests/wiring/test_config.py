@@ -350,8 +350,8 @@ def test_a_mistake_on_the_command_line_is_one_clear_line(line: str, message: str
         ("seg,seg", "--tasks: task id 'seg' is given twice; try seg,seg2=seg"),
         (
             "a.b=seg",
-            "--tasks: invalid task id 'a.b'; use letters, digits, _ and -, starting with a letter, "
-            "and ID=NAME for another name",
+            "--tasks: invalid task id 'a.b'; use up to 64 letters, digits, _ and -, starting with "
+            "a letter, and ID=NAME for another name",
         ),
         ("seg=", "--tasks.seg expects the name of a component, but got ''"),
         ("sgg", "unknown task 'sgg'; did you mean 'seg'?\n  available: cls, seg"),
