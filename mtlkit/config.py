@@ -5,6 +5,7 @@ before anything heavy is imported. The second imports just the chosen classes an
 options by the types of their constructors.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from difflib import get_close_matches
@@ -77,7 +78,7 @@ def _resumed(layers: Sequence[Layer]) -> list[Layer]:
         folder = given["output"].value
     place = {"output": Given(str(folder), resume.origin), "resume": Given(True, resume.origin)}
     file = Path(str(folder)) / "config.yaml"
-    if file.exists() and not file.is_file():  # a pipe would be waited for
+    if os.path.exists(file) and not os.path.isfile(file):  # a pipe would be waited for
         raise ConfigError(f"cannot read {file}: it is no file")
     return [source.from_file(file), *layers, place]
 
