@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transform
 
+from mtlkit.data import one_line
 from mtlkit.loader import Batch
 from mtlkit.model import Model
 from mtlkit.task import Task
@@ -94,7 +95,7 @@ def _grid(columns: Mapping[str, Sequence[Tensor | None]], names: Sequence[str]) 
             if row == 0:
                 ax.set_title(title, fontsize=9)
             if col == 0:
-                ax.set_ylabel(names[row][-20:], fontsize=6)
+                ax.set_ylabel(one_line(names[row][-20:]), fontsize=6, parse_math=False)
             if picture is None:
                 ax.text(0.5, 0.5, "no label", ha="center", va="center", fontsize=8, color="grey")
             else:
