@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,17 +10,20 @@ import timm.optim
 import timm.scheduler
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from mtlkit import __version__, registry
+from mtlkit.allowance import Allowance
 from mtlkit.balancer import LossBalancer
 from mtlkit.balancing import Balancing
-from mtlkit.checkpoint import read_model
 from mtlkit.config import HandedOver, plain, plugins
 from mtlkit.data import Dataset, DatasetSpec
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mean
 from mtlkit.head import Head
 from mtlkit.model import Model, Views, view_channels
+from mtlkit.model_folder import read_model
 from mtlkit.random_state import seed_everything
+from mtlkit.saved import read_saved, writers
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
 from mtlkit.sharing import Sharing
 from mtlkit.step import Step
@@ -47,7 +51,7 @@ def create(kind: str, choice: Choice, *given: Any) -> Any:
         return component(*given, **choice.options)
     except MtlkitError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{kind} '{choice.name}': {error}") from error
 
 
@@ -72,6 +76,9 @@ def build_model(
     views: Views,
 ) -> Model:
     """The network for these tasks on a dataset of this kind, without any loaded weights."""
+    spec.check_names()
+    for id in filter(partial(hasattr, nn.ModuleDict()), tasks):
+        raise ConfigError(f"a task cannot be called '{id}', as torch keeps that word for itself")
     built = [create("task", choice, id, spec, image_size) for id, choice in tasks.items()]
     heads = {task.id: _head_choice(task, tasks[task.id]) for task in built}
     reads = {id: _head_class(choice).reads_dense for id, choice in heads.items()}
@@ -294,26 +301,22 @@ def load_model(folder: Path) -> Model:
         CheckpointError: nothing is saved there, it is damaged, or it needs a plugin that is
             absent; the message names it.
     """
-    tree, state = read_model(folder)
+    tree, weights = read_model(folder)
     try:
-        tasks = {
-            id: TaskChoice(
-                choice["name"], choice["options"], choice["head"] and Choice(**choice["head"])
+        saved = read_saved(tree)
+        with Allowance(weights):
+            model = build_model(
+                saved.tasks,
+                saved.backbone,
+                saved.spec,
+                image_size=saved.image_size,
+                views=saved.views,
             )
-            for id, choice in tree["tasks"].items()
-        }
-        model = build_model(
-            tasks,
-            Choice(**tree["backbone"]),
-            DatasetSpec.from_json(tree["data"]),
-            image_size=tuple(tree["image_size"]),
-            views=tree["views"],
-        )
-        model.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError, ConfigError) as error:
-        written = ", ".join(f"{name} {version}" for name, version in tree["plugins"].items())
+        weights.load_into(model)
+    except Exception as error:  # constructors may raise whatever they like about odd options
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"cannot rebuild the model in {folder}: {error} (it was written with {written})"
+            f"cannot rebuild the model in {folder}: {reason}{writers(tree)}"
         ) from error
     model.config = tree
     return model.eval()

@@ -9,10 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlkit.errors import CheckpointError
-from mtlkit.files import flush, replace, replace_text
+from mtlkit.files import flush
 
 Tree = Any
 """Nested dicts and lists of tensors, numbers, strings, booleans and None."""
@@ -176,37 +176,6 @@ class Checkpoints:
 
 def _number(name: str) -> int:
     return int(name.removeprefix("step-"))
-
-
-def save_model(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``config.json``, all that is needed to predict."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    replace(folder / "model.safetensors", lambda file: save_file(state, file))
-    replace_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and weights that :func:`save_model` wrote.
-
-    Args:
-        folder: of a model, or of a run that has one.
-
-    Raises:
-        CheckpointError: there is no model, or it cannot be read.
-    """
-    places = [folder / "model", folder]
-    home = next((place for place in places if (place / "config.json").is_file()), None)
-    if home is None:
-        raise CheckpointError(
-            f"no model in {folder}: it has neither model/config.json nor config.json; "
-            "give the folder of a run that has ended, or of a saved model"
-        )
-    try:
-        config = json.loads((home / "config.json").read_text())
-        return config, load_file(home / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the model in {home}: {error}") from None
 
 
 def _pack(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -5,6 +5,7 @@ before anything heavy is imported. The second imports just the chosen classes an
 options by the types of their constructors.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from typing import Any
 
 from mtlkit import limits, options, registry, source
 from mtlkit.data import Dataset
-from mtlkit.errors import ConfigError, did_you_mean
+from mtlkit.errors import ConfigError, did_you_mean, shown
 from mtlkit.registry import Component
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
 from mtlkit.source import BARE, COMMAND_LINE, PYTHON, Given, Layer, is_slot, label
@@ -65,6 +66,8 @@ def from_mapping(given: Mapping[str, Any]) -> Config:
     """
     files = given.get("config") or ()
     files = [files] if isinstance(files, str | Path) else files
+    if not isinstance(files, list | tuple) or not all(isinstance(f, str | Path) for f in files):
+        raise ConfigError(f"config expects YAML files, but got {shown(files)}")
     rest = {key: value for key, value in given.items() if key != "config"}
     data, handed_over = given.get("data"), None
     if isinstance(data, Dataset):
@@ -94,7 +97,10 @@ def _resumed(layers: Sequence[Layer]) -> list[Layer]:
             )
         folder = given["output"].value
     place = {"output": Given(str(folder), resume.origin), "resume": Given(True, resume.origin)}
-    return [source.from_file(Path(folder) / "config.yaml"), *layers, place]
+    file = Path(str(folder)) / "config.yaml"
+    if os.path.exists(file) and not os.path.isfile(file):  # a pipe would be waited for
+        raise ConfigError(f"cannot read {file}: it is no file")
+    return [source.from_file(file), *layers, place]
 
 
 def to_mapping(config: Config) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Dataset: where images and labels come from."""
 
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from mtlkit.errors import DataError
+from mtlkit.errors import DataError, printable, shown
 
 Kind = Literal["mask", "class", "box", "map", "vector"]
 Split = Literal["train", "val", "test"]
@@ -16,6 +17,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Sample = dict[str, Any]
 SHOWN = 5
 """Problems that one error names."""
+LONGEST_NAME = 1000
+"""Characters of a class's name."""
 LONGEST = 500
 """Characters of a problem's text: it may quote a file."""
 
@@ -51,6 +54,20 @@ class DatasetSpec:
 
     targets: Mapping[str, TargetSpec]
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def check_names(self) -> None:
+        """Refuse what no label or class can be called.
+
+        Raises:
+            DataError: a name is too long, or has a control character.
+        """
+        classes = (name for target in self.targets.values() for name in target.classes)
+        for name in (*self.targets, *classes):
+            if not is_showable(name):
+                raise DataError(
+                    f"a label or class cannot be called {shown(name)}: a name has at most "
+                    f"{LONGEST_NAME} characters, and none that controls a terminal"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """As plain mappings, lists and numbers."""
@@ -103,8 +120,13 @@ class DataProblem:
 
 def one_line(text: str, /) -> str:
     """A text that may quote a file, short and without what a terminal would not print."""
-    words = " ".join(text[:LONGEST].split()) + "..." * (len(text) > LONGEST)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    return printable(" ".join(text[:LONGEST].split()) + "..." * (len(text) > LONGEST))
+
+
+def is_showable(name: str, /) -> bool:
+    """Whether a class or a label can be called so: its name is shown in terminals and pictures."""
+    odd = (unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name)
+    return len(name) <= LONGEST_NAME and not any(odd)
 
 
 class BadData(DataError):

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mtlkit.card import CARD, card
-from mtlkit.checkpoint import save_model
 from mtlkit.errors import CheckpointError
+from mtlkit.model_folder import save_model
 
 if TYPE_CHECKING:
     from mtlkit.model import Model

@@ -1,14 +1,16 @@
 """Limits: which values of the general options make sense."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mtlkit.errors import ConfigError, did_you_mean
+from mtlkit.errors import ConfigError, did_you_mean, shown
 from mtlkit.settings import Settings
 
-_AT_LEAST = {
+LARGEST_IMAGE = 2**26
+"""Pixels of the images that a network sees: 8192 x 8192."""
+
+_LEAST = {
     "epochs": 1,
     "max_steps": 0,
     "batch_size": 1,
@@ -24,6 +26,8 @@ _AT_LEAST = {
     "overfit": 0,
     "keep": 1,
 }
+_MOST = 2**53
+"""No count is larger, and no float is exact above it."""
 
 
 def check(settings: Settings, tasks: Sequence[str], label: Callable[[str], str]) -> None:
@@ -40,23 +44,28 @@ def check(settings: Settings, tasks: Sequence[str], label: Callable[[str], str])
 
     def require(option: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise ConfigError(f"{label(option)} must be {rule}, but is {getattr(settings, option)}")
+            value = getattr(settings, option)
+            got = shown(value).strip("'") if isinstance(value, str) else shown(value)
+            raise ConfigError(f"{label(option)} must be {rule}, but is {got}")
 
-    for option, least in _AT_LEAST.items():
+    for option, least in _LEAST.items():
         value: Any = getattr(settings, option)
-        fits = value is None or (value >= least and math.isfinite(value))
-        require(option, fits, f"at least {least}")
-    require("lr", 0 < settings.lr < math.inf, "above 0")
+        require(option, value is None or value >= least, f"at least {least}")
+        require(option, value is None or value <= _MOST, f"at most {_MOST}")
+    require("lr", settings.lr > 0, "above 0")
+    require("lr", settings.lr <= _MOST, f"at most {_MOST}")
     require("warmup", 0 <= settings.warmup < 1, "in [0, 1)")
     require("smooth", 0 <= settings.smooth < 1, "in [0, 1)")
-    require("timeout", 0 < settings.timeout < math.inf, "above 0")
+    require("timeout", 0 < settings.timeout <= _MOST, "above 0")
     try:
         settings.save_cadence()
     except ValueError:
         require("save_every", False, "a number of steps, or a time such as 90s, 10min or 2h")
-    size = settings.image_size
-    fits = size is None or bool(re.fullmatch(r"0*[1-9]\d*(x0*[1-9]\d*)?", str(size)))
+    sides = [] if settings.image_size is None else str(settings.image_size).split("x")
+    fits = len(sides) < 3 and all(re.fullmatch("0*[1-9][0-9]{0,8}", side) for side in sides)
     require("image_size", fits, "a side or HEIGHTxWIDTH in pixels, such as 128 or 96x128")
+    fits = not sides or int(sides[0]) * int(sides[-1]) <= LARGEST_IMAGE
+    require("image_size", fits, f"of at most {LARGEST_IMAGE} pixels")
     if settings.monitor is not None and settings.monitor != "loss":
         task, slash, metric = settings.monitor.partition("/")
         near = did_you_mean(task, tasks) if slash else ""

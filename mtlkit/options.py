@@ -1,17 +1,15 @@
 """Options of a component: from text and plain values to the types its constructor declares."""
 
 import inspect
-import re
-import types
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
-
-from mtlkit.errors import ConfigError
+from mtlkit.convert import Misfit, convert, members
+from mtlkit.errors import ConfigError, shown
 from mtlkit.source import BARE, Given
+from mtlkit.tree import Unreadable, read_tree
 
 _WORDS = {
     int: "a whole number",
@@ -52,78 +50,71 @@ def typed(cls: type, given: Mapping[str, Given], label: Callable[[str], str]) ->
     Raises:
         ConfigError: a value does not have the declared type.
     """
-    from jsonargparse import ArgumentError, ArgumentParser  # late: listing names needs none of it
-
     hints = option_types(cls)
-    values = {name: _prepare(item.value, hints[name], label(name)) for name, item in given.items()}
-    parser = ArgumentParser(exit_on_error=False)
-    positional = {name for name in _parameters(cls) if name not in hints}
-    parser.add_class_arguments(cls, None, skip=positional, fail_untyped=False)
-    try:
-        parsed = parser.parse_object(values)
-    except ArgumentError as error:
-        culprit = re.search(r'Parser key "([^"]+)"', str(error))
-        if culprit is None or culprit[1] not in values:
-            raise ConfigError(" ".join(str(error).split())) from None
-        name = culprit[1]
-        raise _mismatch(label(name), hints[name], given[name].value) from None
-    return {name: _settle(parsed[name], hint) for name, hint in hints.items()}
+    defaults = {name: p.default for name, p in _parameters(cls).items() if name in hints}
+    values = {}
+    for name, hint in hints.items():
+        if name not in given:
+            values[name] = _settle(defaults[name], hint)
+            continue
+        try:
+            values[name] = convert(_opened(given[name].value, hint), hint)
+        except (Misfit, Unreadable):
+            raise _mismatch(label(name), hint, given[name].value) from None
+    return values
 
 
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(cls).parameters
 
 
-def _prepare(value: Any, hint: Any, name: str) -> Any:
-    """What the parser takes for ``value``: comma lists and a=1,b=2 opened, bare flags true."""
-    members = _members(hint)
-    if (value is BARE and bool not in members) or (value is None and not _takes_none(members)):
-        raise _mismatch(name, hint, value)
+def _opened(value: Any, hint: Any) -> Any:
+    """A bare flag as true, and comma lists, a=1,b=2, [1, 2] and {a: 1} as what they stand for.
+
+    Raises:
+        Misfit: the flag needs a value, or a pair is none.
+        Unreadable: text that begins like a list or a mapping is none.
+    """
     if value is BARE:
-        return True
-    if isinstance(value, Path) and Path not in members:
-        return str(value)
-    if not isinstance(value, str) or str in members or value[:1] in ("[", "{"):
+        if bool in members(hint):
+            return True
+        raise Misfit
+    if not isinstance(value, str) or str in members(hint):
         return value
-    container = next((m for m in members if get_origin(m) or m in (list, tuple, dict)), None)
-    if container is None or get_origin(container) is Literal:
-        return value
-    if issubclass(get_origin(container) or container, Mapping):
-        return _read_pairs(value, container, _mismatch(name, hint, value))
-    alone = len([m for m in members if m is not type(None)]) == 1
-    if issubclass(get_origin(container) or container, Sequence) and (alone or "," in value):
+    kinds = [get_origin(m) or m for m in members(hint) if m is not type(None)]
+    container = next((k for k in kinds if isinstance(k, type) and issubclass(k, _CONTAINERS)), None)
+    if container is None:
+        return read_tree(value) if Any in kinds or object in kinds else value
+    if value[:1] in ("[", "{"):
+        return read_tree(value)
+    if issubclass(container, Mapping):
+        return _read_pairs(value, hint)
+    if len(kinds) == 1 or "," in value:
         return [word.strip() for word in value.split(",") if word.strip()]
     return value
 
 
-def _read_pairs(text: str, container: Any, error: ConfigError) -> dict[str, Any]:
+_CONTAINERS = (Sequence, Mapping, set, frozenset)
+
+
+def _read_pairs(text: str, hint: Any) -> dict[str, Any]:
     """``a=1,b=2`` as a mapping."""
     pairs = [word.partition("=") for word in text.split(",") if word.strip()]
     if not all(equals and key.strip() for key, equals, _ in pairs):
-        raise error
-    is_text = get_args(container)[1:] == (str,)
-    return {k.strip(): v if is_text else yaml.safe_load(v) for k, _, v in pairs}
+        raise Misfit
+    is_text = any(get_args(member)[1:] == (str,) for member in members(hint))
+    return {key.strip(): v if is_text else read_tree(v) for key, _, v in pairs}
 
 
-def _settle(value: Any, hint: Any) -> Any:
-    """One Python type per declared type: a Sequence is a tuple, whichever way it came."""
-    origins = [get_origin(m) for m in _members(hint)]
-    if isinstance(value, list) and list not in (*origins, *_members(hint)):
-        return tuple(value)
-    return value
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _takes_none(members: tuple[Any, ...]) -> bool:
-    return type(None) in members or Any in members
+def _settle(default: Any, hint: Any) -> Any:
+    """One Python type per declared type: a Sequence is a tuple, by default too."""
+    origins = [get_origin(member) or member for member in members(hint)]
+    return tuple(default) if isinstance(default, list) and list not in origins else default
 
 
 def _mismatch(name: str, hint: Any, value: Any) -> ConfigError:
-    got = "no value was given" if value is BARE else f"got {value!r}"
-    choices = [str(a) for m in _members(hint) if get_origin(m) is Literal for a in get_args(m)]
+    got = "no value was given" if value is BARE else f"got {shown(value)}"
+    choices = [str(a) for m in members(hint) if get_origin(m) is Literal for a in get_args(m)]
     near = get_close_matches(str(value), choices, n=1)
     hint_text = f"; did you mean '{near[0]}'?" if near else ""
     return ConfigError(f"{name} expects {describe_type(hint)}, but {got}{hint_text}")
@@ -131,8 +122,7 @@ def _mismatch(name: str, hint: Any, value: Any) -> ConfigError:
 
 def describe_type(hint: Any) -> str:
     """A type in a user's words."""
-    members = [m for m in _members(hint) if m is not type(None)]
-    return " or ".join(map(_describe, members))
+    return " or ".join(_describe(m) for m in members(hint) if m is not type(None))
 
 
 def _describe(hint: Any) -> str:

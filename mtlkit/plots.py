@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transform
 
 from mtlkit import panels
+from mtlkit.data import one_line
 from mtlkit.loader import Batch
 from mtlkit.model import Model, TaskBatch
 from mtlkit.task import Task
@@ -132,7 +133,7 @@ def _grid(columns: Columns, names: Sequence[str]) -> Figure:
             if row == 0:
                 ax.set_title(title, fontsize=9)
             if col == 0:
-                ax.set_ylabel(names[row][-20:], fontsize=6)
+                ax.set_ylabel(one_line(names[row][-20:]), fontsize=6, parse_math=False)
             if picture is None:
                 ax.text(0.5, 0.5, "no label", ha="center", va="center", fontsize=8, color="grey")
             else:

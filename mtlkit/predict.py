@@ -1,21 +1,23 @@
 """Predictions for picture files: overlays, masks and JSON."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import Tensor
 
+from mtlkit.data import one_line
 from mtlkit.errors import ConfigError
 from mtlkit.model import Model
-from mtlkit.picture import as_picture, save_image
+from mtlkit.picture import LARGEST, as_picture, open_picture, replacing, save_image
 from mtlkit.session import cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -44,10 +46,12 @@ def predict_files(
 
     For ``cat.jpg``: ``cat.json`` with every number, ``cat.overlay.png`` with what can be drawn on
     the picture, and a PNG for each mask or image a task predicts, ``cat.<task>.png``. Boxes are in
-    the pixels of the (upright) picture. A file that cannot be read is named on stderr and left out.
+    the pixels of the (upright) picture. A file that cannot be read, or for which the network gives
+    numbers that are not finite, is named on stderr and left out. What has the name of an answer is
+    replaced; if it is a link, what it leads to stays as it is.
 
     While the network works on a batch, the next one is read and the one before it is written, a
-    thread per core; no more than these three are in memory.
+    thread per core; no more than these three are in memory. A batch of large pictures is smaller.
 
     Args:
         model: it moves to the accelerator's device.
@@ -59,13 +63,14 @@ def predict_files(
         compile: compile the network.
 
     Returns:
-        How many files could not be read.
+        How many files have no answer.
 
     Raises:
-        ConfigError: a folder has no picture, two files would be written under one name, or the
-            answers cannot be written.
+        ConfigError: a folder has no picture, two files would be written under one name, an answer
+            would take the place of a picture, or the answers cannot be written.
     """
     files = find_pictures(files)
+    _check_apart(files, output, model.tasks)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,8 +83,7 @@ def predict_files(
     with ThreadPoolExecutor(cores()) as pool:
         for found in _read_ahead(pool, model, files, batch_size):
             problems = [text for text in found if isinstance(text, str)]
-            for problem in problems:
-                print(f"mtlkit predict: {problem}", file=sys.stderr)
+            _tell(problems)
             failed += len(problems)
             pictures = [picture for picture in found if isinstance(picture, Picture)]
             if pictures:
@@ -89,9 +93,13 @@ def predict_files(
                 with accelerator.autocast():
                     raw = model.raw(seen, network)
                 _finish(writing)
+                odd = [_oddity(raw, i) for i in range(len(pictures))]
+                _tell(f"{p.file}: {text}" for p, text in zip(pictures, odd, strict=True) if text)
+                failed += sum(map(bool, odd))
                 writing = [
                     pool.submit(_write, output, model, picture, raw, i)
                     for i, picture in enumerate(pictures)
+                    if not odd[i]
                 ]
         _finish(writing)
     return failed
@@ -101,12 +109,34 @@ def _read_ahead(
     pool: ThreadPoolExecutor, model: Model, files: Sequence[Path], batch_size: int
 ) -> Iterator[list[Picture | str]]:
     """Each batch's pictures, or why there is none; while one is used the next one is read."""
-    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     ahead: list[Future[Picture | str]] = []
-    for batch in [*batches, []]:
+    for batch in chain(_batches(files, batch_size), [[]]):
         reading, ahead = ahead, [pool.submit(_read, model, file) for file in batch]
         if reading:
             yield [future.result() for future in reading]
+
+
+def _batches(files: Sequence[Path], batch_size: int) -> Iterator[list[Path]]:
+    """Files to be read at once: together they have no more pixels than one picture may have."""
+    batch: list[Path] = []
+    pixels = 0
+    for file in files:
+        own = _count_pixels(file)
+        if batch and (len(batch) == batch_size or pixels + own > LARGEST):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(file)
+        pixels += own
+    if batch:
+        yield batch
+
+
+def _count_pixels(file: Path) -> int:
+    try:
+        with open_picture(file) as image:
+            return image.width * image.height
+    except Exception:  # it is told when the file is read
+        return 0
 
 
 def find_pictures(files: Iterable[Path]) -> list[Path]:
@@ -129,6 +159,26 @@ def find_pictures(files: Iterable[Path]) -> list[Path]:
     return found
 
 
+def _check_apart(files: Sequence[Path], output: Path, tasks: Iterable[str]) -> None:
+    """Refuse to write an answer where a picture is."""
+    pictures = {_place(file) for file in files} - {None}
+    ends = ["json", "overlay.png", *(f"{id}.png" for id in tasks)]
+    for answer in (output / f"{file.stem}.{end}" for file in files for end in ends):
+        if _place(answer) in pictures:
+            raise ConfigError(
+                f"the picture {answer} would be overwritten by an answer; choose another --output"
+            )
+
+
+def _place(file: Path) -> tuple[int, int] | None:
+    """What a name stands for, links not followed."""
+    try:
+        found = os.lstat(file)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _is_picture(path: Path) -> bool:
     hidden = path.name.startswith(".")
     return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
@@ -137,11 +187,22 @@ def _is_picture(path: Path) -> bool:
 def _read(model: Model, file: Path) -> Picture | str:
     """The picture, or why there is none."""
     try:
-        with Image.open(file) as image:
+        with open_picture(file) as image:
             whole = as_picture(image)
     except Exception as error:  # Pillow's decoders raise nearly every kind on broken files
         return f"cannot read {file}: {error}"
     return Picture(file, whole, model.resize(whole))
+
+
+def _tell(problems: Iterable[str]) -> None:
+    for problem in problems:
+        print(f"mtlkit predict: {one_line(problem)}", file=sys.stderr)
+
+
+def _oddity(raw: Mapping[str, Tensor], i: int) -> str:
+    """Why the network's answers for picture ``i`` are none, or nothing."""
+    odd = [id for id, values in raw.items() if not bool(values[i].isfinite().all())]
+    return f"the network's numbers for {', '.join(odd)} are not finite" if odd else ""
 
 
 def _finish(writing: Iterable[Future[None]]) -> None:
@@ -149,7 +210,8 @@ def _finish(writing: Iterable[Future[None]]) -> None:
         try:
             written.result()
         except OSError as error:
-            raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from error
+            what = error.filename or "an answer"
+            raise ConfigError(f"cannot write {what}: {error.strerror}") from error
 
 
 def _write(output: Path, model: Model, picture: Picture, raw: Mapping[str, Tensor], i: int) -> None:
@@ -163,5 +225,6 @@ def _write(output: Path, model: Model, picture: Picture, raw: Mapping[str, Tenso
                 save_image(output / f"{stem}.{id}.png", value)
         if model.tasks[id].kind is not None:
             overlay = model.tasks[id].draw(overlay, decoded)
-    (output / f"{stem}.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    with replacing(output / f"{stem}.json") as handle:
+        handle.write((json.dumps(numbers, indent=2) + "\n").encode())
     save_image(output / f"{stem}.overlay.png", overlay)

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file
 from torch import Tensor
 
-from mtlkit.checkpoint import load_tree, read_model, save_tree
+from mtlkit.checkpoint import load_tree, save_tree
 from mtlkit.errors import CheckpointError
+from mtlkit.model_folder import read_model
 from mtlkit.optimizer_state import load_optimizer_state
 from mtlkit.random_state import set_random_states
 from mtlkit.saving import facts, on_main, parameter_names
@@ -173,7 +175,8 @@ def _restore_best(run: Run) -> None:
     if step == run.progress.step:
         state = run.model.state_dict()
     else:
-        _, state = read_model(run.folder.path)  # the same model
+        _, weights = read_model(run.folder.path)  # the same model
+        state = load_file(weights.file)
     lines = [x for x in run.folder.history() if x["split"] == "val" and x["step"] == step]
     values = {k: v for k, v in (lines or [{}])[-1].items() if "/" in k or k == "loss"}
     save_tree(run.folder.best, {"model": state, "step": step, "val": values})

@@ -7,9 +7,10 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from mtlkit.checkpoint import save_model, save_tree
+from mtlkit.checkpoint import save_tree
 from mtlkit.errors import RunError
 from mtlkit.evaluate import Scores
+from mtlkit.model_folder import save_model
 from mtlkit.optimizer_state import optimizer_state
 from mtlkit.random_state import random_states
 from mtlkit.record import write_tables

@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from mtlkit.errors import ConfigError, shown
+from mtlkit.tree import LARGEST, Unreadable, read_tree
 
-from mtlkit.errors import ConfigError
-
+MOST_TASKS = 100
 COMMAND_LINE = "--"
 PYTHON = ""
 BARE = object()
 """The value of an option that was named without one, as in ``--compile``."""
 
 _SLOT = re.compile(r"backbone|balancer|data|tasks\.[^.]+(\.head)?")
-_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_BOOL = "tag:yaml.org,2002:bool"
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ def is_slot(key: str) -> bool:
     return bool(_SLOT.fullmatch(key))
 
 
+def is_id(word: str) -> bool:
+    """Whether a task may be called so: its id becomes a part of file names."""
+    return bool(_ID.fullmatch(word))
+
+
 def tokens(argv: Sequence[str]) -> list[tuple[str, Any]]:
     """``--key value``, ``--key=value`` and ``--key`` (BARE) as pairs, in order.
 
@@ -101,15 +105,15 @@ def from_file(file: str | Path) -> Layer:
         ConfigError: it cannot be read or is no mapping.
     """
     try:
-        tree = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read {file}: {reason}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{file}, line {line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
+        with open(file, "rb") as handle:
+            tree = read_tree(handle.read(LARGEST + 1))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except Unreadable as error:
+        where = f"{file}, line {error.line}" if error.line else f"cannot read {file}"
+        raise ConfigError(f"{where}: {error}") from None
+    except ValueError:  # from open
+        raise ConfigError(f"cannot read {file}: that is no name of a file") from None
     if not isinstance(tree, Mapping | None):
         raise ConfigError(f"{file} must be a mapping of options, but is a {_kind(tree)}")
     return from_mapping(tree or {}, str(file))
@@ -124,7 +128,7 @@ def from_mapping(tree: Mapping[str, Any], origin: str) -> Layer:
     layer: Layer = {}
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise ConfigError(f"option names are text, but {origin or 'one'} has {key!r}")
+            raise ConfigError(f"option names are text, but {origin or 'one'} has {shown(key)}")
         key = canonical(key)
         if key == "tasks":
             layer.update(_read_tasks(value, origin))
@@ -139,14 +143,18 @@ def _flatten(key: str, value: Any, origin: str) -> Iterator[tuple[str, Given]]:
     elif isinstance(value, Mapping):
         for option, inner in value.items():
             if option == "name":
-                yield from _flatten(key, inner, origin)
+                yield key, Given(_component(key, inner, origin), origin)
             else:
                 yield from _flatten(f"{key}.{canonical(str(option))}", inner, origin)
-    elif isinstance(value, str) and value:
-        yield key, Given(value, origin)
     else:
-        got = "none was given" if value is BARE else f"got {value!r}"
-        raise ConfigError(f"{label(key, origin)} expects the name of a component, but {got}")
+        yield key, Given(_component(key, value, origin), origin)
+
+
+def _component(key: str, value: Any, origin: str) -> str:
+    if isinstance(value, str) and value:
+        return value
+    got = "none was given" if value is BARE else f"got {shown(value)}"
+    raise ConfigError(f"{label(key, origin)} expects the name of a component, but {got}")
 
 
 def _read_tasks(value: Any, origin: str) -> Layer:
@@ -155,11 +163,13 @@ def _read_tasks(value: Any, origin: str) -> Layer:
     ids = [id for id, _ in entries]
     if not ids:
         raise ConfigError(f"{where} names no task")
+    if len(ids) > MOST_TASKS:
+        raise ConfigError(f"{where} names {len(ids)} tasks; {MOST_TASKS} are the most")
     for id in ids:
-        if not _ID.fullmatch(id):
+        if not is_id(id):
             raise ConfigError(
-                f"{where}: invalid task id '{id}'; use letters, digits, _ and -, starting with a "
-                "letter, and ID=NAME for another name"
+                f"{where}: invalid task id {shown(id)}; use up to 64 letters, digits, _ and -, "
+                "starting with a letter, and ID=NAME for another name"
             )
         if ids.count(id) > 1:
             raise ConfigError(f"{where}: task id '{id}' is given twice; try {id},{id}2={id}")
@@ -177,7 +187,7 @@ def _entries(value: Any, where: str) -> Iterator[tuple[str, Any]]:
         return
     words = value.split(",") if isinstance(value, str) else value
     if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
-        got = "none was given" if value is BARE else f"got {value!r}"
+        got = "none was given" if value is BARE else f"got {shown(value)}"
         raise ConfigError(f"{where} expects names such as seg,cls or species=cls, but {got}")
     for word in filter(None, (word.strip() for word in words)):
         id, equals, name = word.partition("=")
@@ -186,27 +196,3 @@ def _entries(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 def _kind(tree: Any) -> str:
     return "list" if isinstance(tree, list) else "single value"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML where ``no`` and dates are text, and no key stands twice.
-
-    ``1e-3`` stays text here and becomes a number by the type of its option.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key.value}' is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0] not in (_BOOL, "tag:yaml.org,2002:timestamp")]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))

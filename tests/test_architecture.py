@@ -16,16 +16,17 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
-    "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "panels", "plots", "record", "session", "resume", "interruption", "saving", "files",
-    "trouble", "student", "nonfinite", "random_state", "optimizer_state", "hub", "card", "markdown",
-    "lookahead", "attention", "interval", "heat_maps",
+    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "nonfinite",
+    "train", "evaluate", "full_size", "predict", "loader", "geometry", "cache", "session", "run",
+    "files", "checkpoint", "saving", "resume", "random_state", "optimizer_state", "interruption",
+    "trouble", "model_folder", "allowance", "hub", "card", "markdown", "record", "picture",
+    "panels", "plots", "heat_maps", "lookahead", "attention", "interval", "student",
 }  # fmt: skip
 WIRING = {
-    "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "report", "notebook", "own_data", "affinity", "effects", "answer", "__main__",
+    "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",
+    "limits", "config", "saved", "build", "help", "cli", "commands", "api", "notebook", "own_data",
+    "launch", "bench", "measure", "scaffold", "data_check", "report", "affinity", "effects",
+    "answer", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {
@@ -147,7 +148,7 @@ def test_no_module_asks_which_component_it_is(module: str) -> None:
 def test_importing_mtlkit_imports_nothing_heavy() -> None:
     code = (
         "import sys, mtlkit\nmtlkit.hookimpl\n"
-        "print({'torch', 'numpy', 'yaml', 'jsonargparse'} & set(sys.modules))\n"
+        "print({'torch', 'numpy', 'yaml', 'matplotlib'} & set(sys.modules))\n"
         "mtlkit.LossBalancer\nprint('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlkit.checkpoint import load_tree, read_model, save_model, save_tree
+from mtlkit.checkpoint import load_tree, save_tree
+from mtlkit.model_folder import read_model, save_model
 from mtlkit.testing.conformance import Fault, expect
 
 
@@ -39,7 +40,7 @@ def reload(trained: nn.Module, fresh: nn.Module) -> None:
     """Give ``fresh`` the state of ``trained``, by way of the files that a run leaves."""
     with TemporaryDirectory() as folder:
         save_model(Path(folder), trained, {})
-        fresh.load_state_dict(read_model(Path(folder))[1])
+        read_model(Path(folder))[1].load_into(fresh)
 
 
 def reloaded(tree: Any) -> Any:

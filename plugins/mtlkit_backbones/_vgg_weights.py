@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from mtlkit import Backbone, DataError
 from mtlkit_backbones._vgg import DEPTHS, Encoder, Norm
-from mtlkit_backbones._weights import Pretrained, download_failed, read_weights, shape
+from mtlkit_backbones._weights import (
+    Pretrained,
+    create_pretrained,
+    download_failed,
+    read_weights,
+    shape,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,10 +66,10 @@ def load_vgg(encoder: Encoder, pretrained: Pretrained, norm: Norm) -> list[str]:
 
 
 def _download(name: str) -> dict[str, Tensor]:
-    import timm  # takes seconds, and only a download needs it
-
     try:
-        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        weights: dict[str, Tensor] = create_pretrained(name).state_dict()
+    except DataError:
+        raise
     except Exception as error:  # the download libraries share no class of errors
         raise download_failed(name, error) from error
     return weights

@@ -1,10 +1,14 @@
 """Read files of weights: tensors only, nothing in them is ever run."""
 
+import hashlib
 import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -59,3 +63,34 @@ def download_failed(name: str, error: Exception) -> DataError:
         f"weights of '{name}' could not be downloaded ({type(error).__name__}: {reason}); "
         "give the path of a local file instead, or pretrained false"
     )
+
+
+def create_pretrained(name: str, **options: Any) -> Any:
+    """timm's model with the weights that timm downloads.
+
+    Weights that timm fetches by an address have a hash in their file's name, which is compared;
+    those of the Hugging Face Hub are kept under their SHA-256, which is compared here.
+
+    Raises:
+        DataError: they were damaged on the way.
+    """
+    import timm  # takes seconds, and only a download needs it
+
+    timm.models.set_pretrained_check_hash(True)
+    model = timm.create_model(name, pretrained=True, **options)
+    _check_cached(getattr(model, "pretrained_cfg", {}))
+    return model
+
+
+def _check_cached(config: Mapping[str, Any]) -> None:
+    """Compare the Hub's cached files of this model with the hashes that they are named by."""
+    repository, _, revision = str(config.get("hf_hub_id") or "").partition("@")
+    for name in ("model.safetensors", "pytorch_model.bin") if repository else ():
+        cached = try_to_load_from_cache(repository, name, revision=revision or None)
+        if not isinstance(cached, str):
+            continue
+        file = Path(cached).resolve()
+        with file.open("rb") as handle:
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
+        if re.fullmatch("[0-9a-f]{64}", file.name) and file.name != found:
+            raise DataError(f"{file} was damaged on its way from the Hub: remove it and try again")

@@ -12,13 +12,23 @@ from timm.models._features import FeatureGetterNet, FeatureListNet
 from torch import Tensor, nn
 
 from mtlkit import Backbone, DataError, Features, FeatureSpec
-from mtlkit_backbones._weights import Pretrained, download_failed, read_weights, shape
+from mtlkit_backbones._weights import (
+    Pretrained,
+    create_pretrained,
+    download_failed,
+    read_weights,
+    shape,
+)
 
 RESERVED = (
     *("cache_dir", "checkpoint_path", "features_only", "in_chans"),
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay"),
 )
 """Arguments of ``timm.create_model`` that this class sets, or that would load something."""
+LARGEST = 2**16
+"""Of the numbers in options: timm makes lists as long as some of them say."""
+LONGEST = 100
+"""Entries of a list or mapping in options."""
 
 
 class Timm(Backbone):
@@ -116,6 +126,8 @@ class Timm(Backbone):
             return _load(self.net, Path(self.pretrained), self.in_channels)
         try:
             donor, _ = _create(self.model, self.in_channels, self.options, pretrained=True)
+        except DataError:
+            raise
         except Exception as error:  # the download libraries share no class of errors
             raise download_failed(self.model, error) from error
         self.net.load_state_dict(donor.state_dict())
@@ -142,6 +154,18 @@ def _check_options(options: dict[str, Any]) -> None:
                 f"option '{name}' of timm's models is set by mtlkit; leave it out of options "
                 "(pretrained is an option of the backbone itself)"
             )
+        if not _is_moderate(options[name]):
+            raise ValueError(
+                f"option '{name}' of timm's models holds a number above {LARGEST} or more than "
+                f"{LONGEST} values"
+            )
+
+
+def _is_moderate(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        inner = value.values() if isinstance(value, dict) else value
+        return len(value) <= LONGEST and all(map(_is_moderate, inner))
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
 
 
 def _build(
@@ -167,11 +191,9 @@ def _create(
     model: str, in_channels: int, options: dict[str, Any], *, pretrained: bool = False
 ) -> tuple[nn.Module, bool]:
     """The network, and whether it takes images of any size although built for one."""
-    create = partial(
-        timm.create_model,
-        model,
-        **{"features_only": True, "pretrained": pretrained, "in_chans": in_channels, **options},
-    )
+    make = create_pretrained if pretrained else partial(timm.create_model, pretrained=False)
+    given = {"features_only": True, "in_chans": in_channels, **options}
+    create = partial(make, model, **given)
     if "dynamic_img_size" not in options:
         try:
             return create(dynamic_img_size=True), True

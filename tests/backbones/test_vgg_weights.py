@@ -1,13 +1,16 @@
 """VGG-16's weights, from files as timm and torchvision name them."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
+from mtlkit_backbones import _weights
 from mtlkit_backbones.mtan import MTAN
 from mtlkit_backbones.segnet import SegNet
 from mtlkit_backbones.vgg16 import VGG16
@@ -222,3 +225,27 @@ def test_a_failed_download_is_an_error_on_one_line(monkeypatch: pytest.MonkeyPat
         "weights of 'vgg16_bn' could not be downloaded (OSError: name not known); "
         "give the path of a local file instead, or pretrained false"
     )
+
+
+def test_weights_that_were_damaged_on_their_way_from_the_hub_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub's cache names each file of weights by its SHA-256."""
+    whole = tmp_path / hashlib.sha256(b"weights").hexdigest()
+    whole.write_bytes(b"weights")
+    (tmp_path / "model.safetensors").symlink_to(whole)
+    net = SimpleNamespace(pretrained_cfg={"hf_hub_id": "timm/vgg16@abc"})
+    asked = []
+
+    def cached(repository: str, name: str, *, revision: str | None) -> str | None:
+        asked.append((repository, revision))
+        return str(tmp_path / name) if name == "model.safetensors" else None
+
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: net)
+    monkeypatch.setattr(_weights, "try_to_load_from_cache", cached)
+    assert _weights.create_pretrained("vgg16") is net
+    assert asked == [("timm/vgg16", "abc")] * 2
+    whole.write_bytes(b"Weights")
+    with pytest.raises(DataError, match=r"was damaged on its way from the Hub: remove it"):
+        _weights.create_pretrained("vgg16")
+    assert timm.models._builder._CHECK_HASH  # of what timm itself fetches

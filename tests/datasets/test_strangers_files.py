@@ -1,10 +1,6 @@
-"""Whatever lies in a folder, a reader reads it or says in one line what is wrong with it.
-
-``MTLKIT_EXAMPLES=5000 pytest tests/datasets/test_strangers_files.py`` tries more.
-"""
+"""Whatever lies in a folder, a reader reads it or says in one line what is wrong with it."""
 
 import json
-import os
 import warnings
 from contextlib import suppress
 from io import BytesIO
@@ -26,7 +22,7 @@ from dataset_files import (
     voc,
     write_h5,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mtlkit_datasets._boxes import read_coco, read_voc
 from mtlkit_datasets._images import check_image, read_image, read_mask
@@ -34,22 +30,11 @@ from mtlkit_datasets._labels import Names, read_names, read_table
 from mtlkit_datasets.folder import Folder
 from mtlkit_datasets.h5 import HDF5
 from PIL import Image
+from property_cases import cases
 
 from mtlkit import DataError
 
-EXAMPLES = int(os.environ.get("MTLKIT_EXAMPLES", "300"))
 SPLITS = ("train", "val", "test")
-
-
-def cases(share=1.0):
-    """Settings for a share of the examples; nothing is written beside the tests."""
-    return settings(
-        max_examples=max(1, int(EXAMPLES * share)),
-        deadline=None,
-        database=None,
-        derandomize="MTLKIT_EXAMPLES" not in os.environ,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @st.composite
@@ -100,7 +85,7 @@ PICTURES = [
 ]
 
 
-@cases(3)
+@cases(900)
 @given(st.sampled_from(PICTURES).flatmap(damaged), st.sampled_from(["png", "jpg", "tif", "gif"]))
 def test_any_picture_is_read_or_named(data, suffix):
     with TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -136,7 +121,7 @@ TABLE = st.one_of(
 )
 
 
-@cases(2)
+@cases(600)
 @given(TABLE)
 def test_any_labels_csv_is_read_or_named(data):
     names = Names({f"p{index}": Path(f"p{index}.png") for index in range(4)})
@@ -176,7 +161,7 @@ COCO = st.one_of(
 )
 
 
-@cases()
+@cases(300)
 @given(st.one_of(COCO.map(lambda tree: json.dumps(tree).encode()), st.binary(max_size=40)))
 def test_any_coco_file_is_read_or_named(data):
     with TemporaryDirectory() as folder:
@@ -195,7 +180,7 @@ EDGE = st.one_of(st.integers(-3, 40), st.floats(), st.text(max_size=4))
 BOXES = st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), max_size=3).map(lambda boxes: voc(*boxes))
 
 
-@cases()
+@cases(300)
 @given(
     st.one_of(
         BOXES.map(lambda text: text.encode(errors="replace")),
@@ -287,7 +272,7 @@ def h5_content(name):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-@cases(0.6)
+@cases(180)
 @given(
     st.sampled_from(sorted(H5)).flatmap(lambda name: st.tuples(st.just(name), h5_content(name))),
     st.sampled_from(SPLITS),
@@ -340,7 +325,7 @@ def change(path, content):
         save(path, content)
 
 
-@cases(0.5)
+@cases(150)
 @given(st.sampled_from(["coco", "voc"]), st.lists(CHANGE, min_size=1, max_size=3))
 def test_any_folder_is_read_or_named(boxes, changes):
     with TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtlkit.checkpoint import load_tree, read_model, save_model, save_tree
-from mtlkit.errors import CheckpointError
+from mtlkit.checkpoint import load_tree, save_tree
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -71,17 +70,3 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(
 def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="cannot hold set"):
         save_tree(tmp_path / "last", {"a": {1, 2}})
-
-
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no model in"):
-        read_model(tmp_path)
-
-
-def test_a_model_is_read_from_its_own_folder_and_from_its_runs(tmp_path: Path) -> None:
-    layer = torch.nn.Linear(2, 2)
-    save_model(tmp_path / "model", layer, {"a": 1})
-    for place in (tmp_path, tmp_path / "model"):
-        config, state = read_model(place)
-        assert config == {"a": 1}
-        assert torch.equal(state["weight"], layer.weight)

@@ -7,7 +7,7 @@ import pytest
 import mtlkit.api
 import mtlkit.train
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True, scope="module")

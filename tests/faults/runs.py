@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 PRELOADED = [
     "mtlkit.api", "mtlkit.cli", "mtlkit_datasets.shapes", "mtlkit_tasks.seg", "mtlkit_tasks.cls",
-    "mtlkit_tasks.bbox", "mtlkit_backbones.segnet", "jsonargparse",
+    "mtlkit_tasks.bbox", "mtlkit_backbones.segnet",
 ]  # fmt: skip
 
 SMALL = [

@@ -89,7 +89,7 @@ import sys
 
 def test_own():
     if "--mtlkit" not in sys.argv:
-        assert not {"torch", "jsonargparse", "yaml"} & set(sys.modules)
+        assert not {"torch", "yaml"} & set(sys.modules)
 """
 
 

@@ -1,5 +1,6 @@
 """Configuration: what is read, what wins, and what a user reads when it is wrong."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,15 @@ def test_tasks_are_task_choices() -> None:
         ("--lr inf", "--lr expects a number, but got 'inf'"),
         ("--warmup 1", "--warmup must be in [0, 1), but is 1.0"),
         ("--clip -1", "--clip must be at least 0, but is -1.0"),
+        (
+            f"--seed 1{'0' * 16}",
+            "--seed must be at most 9007199254740992, but is 10000000000000000",
+        ),
+        (f"--lr 1{'0' * 90}", "--lr must be at most 9007199254740992, but is 1e+90"),
+        (
+            "--image-size 9000",
+            "--image-size must be of at most 67108864 pixels, but is 9000",
+        ),
         ("--workers -1", "--workers must be at least 0, but is -1"),
         (
             "--image-size 96x",
@@ -350,8 +360,17 @@ def test_a_mistake_on_the_command_line_is_one_clear_line(line: str, message: str
         ("seg,seg", "--tasks: task id 'seg' is given twice; try seg,seg2=seg"),
         (
             "a.b=seg",
-            "--tasks: invalid task id 'a.b'; use letters, digits, _ and -, starting with a letter, "
-            "and ID=NAME for another name",
+            "--tasks: invalid task id 'a.b'; use up to 64 letters, digits, _ and -, starting with "
+            "a letter, and ID=NAME for another name",
+        ),
+        (
+            f"{'x' * 65}=seg",
+            f"--tasks: invalid task id '{'x' * 65}'; use up to 64 letters, digits, _ and -, "
+            "starting with a letter, and ID=NAME for another name",
+        ),
+        (
+            ",".join(f"t{i}=seg" for i in range(101)),
+            "--tasks names 101 tasks; 100 are the most",
         ),
         ("seg=", "--tasks.seg expects the name of a component, but got ''"),
         ("sgg", "unknown task 'sgg'; did you mean 'seg'?\n  available: cls, seg"),
@@ -425,6 +444,25 @@ def test_resume_of_nothing_is_one_clear_line() -> None:
     assert error_of("--resume") == "--resume needs the folder of a run, here or as --output"
     message = "cannot read gone/config.yaml: No such file or directory"
     assert error_of("--resume", "gone") == message
+
+
+def test_a_pipe_in_the_place_of_a_runs_configuration_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    message = f"cannot read {tmp_path}/config.yaml: it is no file"
+    assert error_of("--resume", str(tmp_path)) == message
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    message = "cannot read /dev/zero: it is longer than 262144 bytes, and no configuration is"
+    assert error_of("--config", "/dev/zero") == message
+
+
+def test_what_a_message_quotes_is_short_and_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    long = written(tmp_path, f"tasks: seg\nepochs: [{'x, ' * 5000}]")
+    assert len(error_of("--config", long)) < 500
+    red = written(tmp_path, 'tasks: seg\nbalancer: "\\e[31mred"')
+    assert error_of("--config", red).startswith("unknown balancer '\\x1b[31mred'\n  available: ")
+    assert len(error_of("--tasks", "seg", "--balancer", "x" * 9000)) == 4003
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def test_only_the_first_process_of_a_machine_speaks_of_problems(
 def test_finding_names_imports_no_component_and_nothing_heavy() -> None:
     code = (
         "import sys, mtlkit.registry as r; found = r.load(); [found.names(k) for k in r.KINDS]\n"
-        "heavy = {'torch', 'timm', 'numpy', 'segmentation_models_pytorch', 'jsonargparse'}\n"
+        "heavy = {'torch', 'timm', 'numpy', 'segmentation_models_pytorch'}\n"
         "print(heavy & set(sys.modules), "
         "[m for m in sys.modules if m.startswith('mtlkit_') and '.' in m])"
     )
