@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from mtlkit import build as building
-from mtlkit import registry, report
+from mtlkit import registry, report, summary
 from mtlkit.build import (
     Parts,
     build,
@@ -127,6 +127,9 @@ def start(run: Run) -> None:
         write_about(run)
 
     on_main(run, describe_run)
+    if run.settings.log_with:
+        text = yaml.safe_dump(run.config)
+        run.accelerator.init_trackers("mtlkit", config={"config": text})
 
 
 def assemble(config: Config, dataset: Dataset | None = None) -> Run:
@@ -158,8 +161,6 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
         take_single_values(model)
     per_epoch, steps = planned_steps(settings, samples, processes)
     chosen = to_mapping(config)
-    if settings.log_with:
-        accelerator.init_trackers("mtlkit", config={"config": yaml.safe_dump(chosen)})
     return Run(
         settings=settings,
         folder=folder,
@@ -207,9 +208,6 @@ def _default_output(config: Config) -> Path:
 def describe(run: Run) -> None:
     """Print what is going to be trained, and on what."""
     model, settings = run.model, run.settings
-    sharing = run.engine.sharing
-    shared = sum(p.numel() for p in sharing.shared)
-    own = {id: sum(p.numel() for p in parameters) for id, parameters in sharing.own.items()}
     processes = run.accelerator.num_processes
     sizes = ", ".join(f"{run.dataset.spec.sizes.get(split, 0)} {split}" for split in SPLITS)
     height, width = model.image_size
@@ -220,8 +218,10 @@ def describe(run: Run) -> None:
         number = len(run.dataset.problems)
         run.say(f"          {number} problem{'s' * (number != 1)}, which mtlkit data check names; "
                 f"left out: {left_out(run.dataset.problems) or 'nothing'}")  # fmt: skip
-    run.say(f"network   {names['backbone']}: {shared:,} shared parameters; of each task's own "
-            + ", ".join(f"{id} {count:,}" for id, count in own.items()))  # fmt: skip
+    sharing = run.engine.sharing
+    run.say(f"network   {names['backbone']}")
+    for line in summary.table(summary.summarise(model, sharing)):
+        run.say(f"          {line}")
     if sharing.unused:
         run.say(f"          no task uses {', '.join(sharing.unused[:3])}"
                 f"{', ...' * (len(sharing.unused) > 3)}: left as it is")  # fmt: skip

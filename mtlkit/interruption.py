@@ -34,16 +34,20 @@ class Interruption:
 
     Args:
         accelerator: of the run.
-        save_after: seconds from one checkpoint to the next; 0 is never.
+        save_every: optimiser steps from one checkpoint to the next; 0 is never.
+        save_after: seconds likewise.
     """
 
     PERIOD = 2.0
 
-    def __init__(self, accelerator: Accelerator, save_after: float = 0.0) -> None:
+    def __init__(
+        self, accelerator: Accelerator, *, save_every: int = 0, save_after: float = 0.0
+    ) -> None:
         self.signal = 0
         """What all processes agreed to end for."""
         self._noted = 0
         self.accelerator = accelerator
+        self.save_every = save_every
         self.save_after = save_after
         self._saved = self._agreed = time.monotonic()
         self._calls, self._until = 0, 1
@@ -80,8 +84,14 @@ class Interruption:
                 raise Interrupted
             yield batch
 
+    def after_step(self, step: int) -> Asked:
+        """What to do after so many optimiser steps, alike on all processes."""
+        asked = self.asked()
+        due = bool(self.save_every) and step % self.save_every == 0
+        return Asked(asked.end, (asked.save or due) and not asked.end)
+
     def asked(self) -> Asked:
-        """What to do, asked after every step or batch, alike on all processes."""
+        """The same whatever the step; to be called equally often on all processes."""
         due = bool(self.save_after) and time.monotonic() - self._saved >= self.save_after
         if self.accelerator.num_processes == 1:
             self.signal = self._noted

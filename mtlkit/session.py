@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol, cast
@@ -13,6 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from mtlkit import trackers
 from mtlkit.balancer import LossBalancer
 from mtlkit.cache import CachedSamples, cached
 from mtlkit.checkpoint import Checkpoints
@@ -87,6 +89,7 @@ class Run:
         observers: plugins that are told of the run's events.
         progress: how far it has come.
         recent: what the steps did since the last line of training in the log.
+        began: when it would have, on the monotonic clock, had it never been interrupted.
     """
 
     settings: Settings
@@ -105,6 +108,7 @@ class Run:
     observers: Observers
     progress: Progress = field(default_factory=Progress)
     recent: list[StepResult] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
     _cached: dict[tuple[Split, Augment], CachedSamples] = field(default_factory=dict, repr=False)
     _loaders: dict[tuple[Split, bool], DataLoader[Batch]] = field(default_factory=dict, repr=False)
 
@@ -294,6 +298,7 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
         torch.set_num_threads(cores())  # accelerate launch gives one thread unless told otherwise
     on_cpu = not torch.accelerator.is_available() or "ACCELERATE_USE_CPU" in os.environ
     _check_launcher()
+    trackers.check(settings.log_with)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     patience = InitProcessGroupKwargs(
         backend="gloo" if on_cpu else "nccl", timeout=timedelta(minutes=settings.timeout)

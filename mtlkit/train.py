@@ -8,16 +8,16 @@ if __name__ == "__main__":  # the command line decides what needs importing
     sys.exit(main(["train", *sys.argv[1:]]))
 
 import itertools
-import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mtlkit.checkpoint import load_tree
 from mtlkit.data import Split
@@ -30,6 +30,8 @@ from mtlkit.record import peak_bytes, write_tables
 from mtlkit.saving import on_main, save_best, save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings
+from mtlkit.telling import bar, evaluation
+from mtlkit.trackers import log_pictures
 from mtlkit.trouble import explained
 
 GALLERY_SIZE = 6
@@ -41,10 +43,10 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         RunError: it cannot go on; what was saved can be gone on from.
     """
-    started = time.monotonic() - run.progress.seconds
+    run.began = time.monotonic() - run.progress.seconds
     try:
         run.observers.notify("mtlkit_run_started", run=run)
-        summary = _train_and_finish(run, started)
+        summary = _train_and_finish(run)
     except BaseException as error:
         better = explained(error, run.again)
         run.observers.notify("mtlkit_run_failed", run=run, error=better or error)
@@ -58,75 +60,75 @@ def train(run: Run) -> dict[str, Any]:
     return summary
 
 
-def _train_and_finish(run: Run, started: float) -> dict[str, Any]:
+def _train_and_finish(run: Run) -> dict[str, Any]:
     steps, seconds = run.settings.save_cadence()
     run.engine.watch.tell = partial(tell, run)
-    with Interruption(run.accelerator, save_after=seconds) as interruption:
-        reason = _train(run, interruption, started, save_every=steps)
+    with Interruption(run.accelerator, save_every=steps, save_after=seconds) as interruption:
+        reason = _train(run, interruption)
         if interruption.signal:
-            _save(run, interruption, started)
+            _save(run, interruption)
             run.say(f"stopped by a signal; go on with: {run.again}")
             on_main(run, lambda: draw(run))
             raise SystemExit(128 + interruption.signal)
     if reason:
         run.say(f"stopped early: {reason}")
-    return _finish(run, started)
+    return _finish(run)
 
 
-def _save(run: Run, interruption: Interruption, started: float) -> None:
+def _save(run: Run, interruption: Interruption) -> None:
     """Write ``checkpoints/last``."""
     run.engine.settle()
-    run.progress.seconds = time.monotonic() - started
+    run.progress.seconds = time.monotonic() - run.began
     save_last(run)
     interruption.saved()
 
 
-def _train(run: Run, interruption: Interruption, started: float, *, save_every: int) -> str | None:
+def _train(run: Run, interruption: Interruption) -> str | None:
     """Epochs until the planned steps are done; returns why it stopped earlier, if it did."""
-    settings, progress = run.settings, run.progress
+    progress = run.progress
     loader = run.loader("train", train=True)
     batches = loader.batch_sampler.total  # type: ignore[union-attr]
     run.model.train()
-    while progress.step < run.steps or progress.evaluated < progress.step:
-        if progress.step < run.steps and progress.batch < batches:
-            run.observers.notify("mtlkit_epoch_started", run=run)
-            for asked in _epoch(run, loader, interruption):
-                due = asked.save or (save_every and progress.step % save_every == 0)
-                if due and not asked.end:
-                    _save(run, interruption, started)
-        try:
-            result = None if interruption.signal else _evaluate(run, interruption)
-        except Interrupted:
-            result = None
-        if result is None:
-            return None
-        if progress.batch >= batches:
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-        _save(run, interruption, started)
-        if progress.best_step == progress.step:  # what is in last, should it not be written
-            save_best(run, result)
-        if settings.patience and progress.stale >= settings.patience:
-            return f"no better checkpoint in {progress.stale} evaluations"
-        reason = run.observers.stop_reason(run, {"split": "val", **result})
-        if reason:
-            return reason
+    with bar(run) as shown:
+        while progress.step < run.steps or progress.evaluated < progress.step:
+            if progress.step < run.steps and progress.batch < batches:
+                run.observers.notify("mtlkit_epoch_started", run=run)
+                for asked in _epoch(run, loader, interruption, shown):
+                    if asked.save:
+                        _save(run, interruption)
+            try:
+                scores = None if interruption.signal else _evaluate(run, interruption)
+            except Interrupted:
+                scores = None
+            if scores is None:
+                return None
+            if progress.batch >= batches:
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+            _save(run, interruption)
+            if progress.best_step == progress.step:  # should it not be written, it is in last
+                save_best(run, scores)
+            reason = _reason_to_stop(run, scores)
+            if reason:
+                return reason
     return None
 
 
-def _epoch(run: Run, loader: DataLoader[Batch], interruption: Interruption) -> Iterator[Asked]:
+def _reason_to_stop(run: Run, scores: Scores) -> str | None:
+    stale, patience = run.progress.stale, run.settings.patience
+    if patience and stale >= patience:
+        return f"no better checkpoint in {stale} evaluations"
+    return run.observers.stop_reason(run, {"split": "val", **scores})
+
+
+def _epoch(
+    run: Run, loader: DataLoader[Batch], interruption: Interruption, shown: Any
+) -> Iterator[Asked]:
     """What is left of one epoch, or of the planned steps; after each it yields what is asked."""
     settings, progress = run.settings, run.progress
     batches: Batches = loader.batch_sampler  # type: ignore[assignment]
     batches.epoch, batches.start = progress.epoch, progress.batch
     since, images = time.monotonic(), 0
-    bar = tqdm(
-        total=-(-batches.total // settings.accumulate),
-        initial=progress.batch // settings.accumulate,
-        desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
-        unit="step",
-        leave=False,
-        disable=None if run.main else True,
-    )
+    shown.set_description(f"epoch {progress.epoch + 1}/{settings.epochs}")
     for window in windows(loader, run.model, settings):
         if run.scheduler is not None:
             run.scheduler.step_update(progress.step)
@@ -136,18 +138,18 @@ def _epoch(run: Run, loader: DataLoader[Batch], interruption: Interruption) -> I
         progress.faults += bool(result.faults)
         run.recent.append(result)
         images += sum(len(batch.present[0]) for batch in window)
-        bar.update()
+        shown.update()
         run.observers.notify("mtlkit_step_ended", run=run, step=result)
         if progress.step % settings.log_every == 0:
             speed = images * run.accelerator.num_processes / (time.monotonic() - since)
             values = _log_training(run, speed)
-            bar.set_postfix(loss=f"{values['loss']:.3f}", images_s=f"{speed:.0f}")
+            losses = {id: f"{values[f'{id}/loss']:.3f}" for id in run.model.tasks}
+            shown.set_postfix({**losses, "images/s": f"{speed:.0f}"})
             since, images = time.monotonic(), 0
-        asked = interruption.asked()
+        asked = interruption.after_step(progress.step)
         yield asked
         if progress.step >= run.steps or asked.end:
             break
-    bar.close()
 
 
 def tell(run: Run, fault: Fault) -> str:
@@ -230,15 +232,11 @@ def _evaluate(run: Run, interruption: Interruption) -> Scores:
         progress.best_score, progress.best_step, progress.stale = now, progress.step, 0
     else:
         progress.stale += 1
-    shown = [f"{t.id}/{t.primary} {values.get(f'{t.id}/{t.primary}', math.nan):.3f}" for t in tasks]
-    run.say(
-        f"epoch {progress.epoch + 1:3d}/{run.settings.epochs}  step {progress.step:6d}  "
-        f"val: loss {values.get('loss', math.nan):.3f}  {'  '.join(shown)}{'  best' * better}"
-    )
+    run.say("\n".join(evaluation(run, values, better=better)))
     return values
 
 
-def _finish(run: Run, started: float) -> dict[str, Any]:
+def _finish(run: Run) -> dict[str, Any]:
     """Take the best model, evaluate it once on test, and write results and pictures."""
     progress = run.progress
     run.accelerator.wait_for_everyone()
@@ -250,7 +248,7 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
         "best_step": best["step"],
         "steps": progress.step,
         "balancer": {"name": run.config["balancer"]["name"]},
-        "seconds": time.monotonic() - started,
+        "seconds": time.monotonic() - run.began,
         "peak_bytes": peak_bytes(run.accelerator.device),
         "status": "ok",
     }
@@ -281,3 +279,5 @@ def draw(run: Run) -> None:
         keys = next(iter(Batches(len(prepared.samples), count, train=False)))
         batch = prepared.collate([prepared[key] for key in keys])
         gallery(run.folder.path / "gallery", run.model, batch)
+        pictures = {"gallery": np.asarray(Image.open(run.folder.path / "gallery/samples.png"))}
+        log_pictures(run.accelerator, pictures, run.progress.step)

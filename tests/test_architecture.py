@@ -19,7 +19,8 @@ ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "nonfinite",
     "train", "evaluate", "full_size", "predict", "loader", "geometry", "cache", "session", "run",
     "files", "checkpoint", "saving", "resume", "random_state", "optimizer_state", "interruption",
-    "trouble", "model_folder", "allowance", "hub", "card", "markdown", "record", "picture",
+    "trouble", "telling", "trackers", "summary", "model_folder", "allowance", "hub", "card",
+    "markdown", "record", "picture",
     "panels", "plots", "heat_maps", "lookahead", "attention", "interval", "student",
 }  # fmt: skip
 WIRING = {

@@ -69,6 +69,7 @@ def start(
 
 def _child(words: list[str], settings: dict[str, str], said: str, kill_at: int | None) -> None:
     os.environ.update(settings)
+    multiprocessing.set_start_method("fork", force=True)  # as in a run; a server would outlive it
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
