@@ -19,6 +19,7 @@ VERBS = {
     "train": "train several tasks with one network",
     "evaluate": "measure a trained run on a split of its data",
     "predict": "predict for picture files with a trained run",
+    "demo": "try a trained run on pictures dropped on a page in the browser",
     "bench": "measure balancers, or one network against one per task, on your network and data",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",

@@ -9,6 +9,8 @@ from mtlkit_tasks._draw import label as write
 from mtlkit_tasks._masked import spread, widen
 from mtlkit_tasks._metric import SampleMean
 
+_NAMED = 5  # of the most probable classes
+
 
 class Classification(Task):
     """The class of the image, by cross-entropy.
@@ -78,9 +80,14 @@ class Classification(Task):
         metric.update([(prediction.max(1).indices == target).float()], present)
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``class``: its name, ``index`` and ``probability``."""
-        probability, index = prediction.detach().float().softmax(0).max(0)
-        return {**self._named(int(index)), "probability": float(probability)}
+        """``class``: its name, ``index``, ``probability``, and the ``probabilities`` of a few."""
+        ordered = prediction.detach().float().softmax(0).sort(descending=True, stable=True)
+        best = list(zip(ordered.indices.tolist(), ordered.values.tolist(), strict=True))[:_NAMED]
+        return {
+            **self._named(best[0][0]),
+            "probability": best[0][1],
+            "probabilities": {self.classes[index]: value for index, value in best},
+        }
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``class``: its name, and ``index``."""

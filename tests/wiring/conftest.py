@@ -8,6 +8,7 @@ import pytest
 from installing import Install
 
 from mtlkit import registry
+from mtlkit.cli import main
 
 PARTS = '''
 from collections.abc import Sequence
@@ -214,3 +215,17 @@ def toy(install: Install, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plugin with a component or two of each kind, in place of mtlkit's own plugins."""
     monkeypatch.setenv("MTLKIT_DISABLE_PLUGINS", "mtlkit")
     return install("mtlkit-toy", HOOKS, modules={"toy_parts": PARTS})
+
+
+@pytest.fixture(scope="session")
+def six_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of all tasks that come with mtlkit, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs") / "six"
+    options = [
+        "--tasks", "seg,cls,bbox,denoise,edge,colourise", "--backbone", "segnet",
+        "--backbone.width", "4", "--image-size", "32", "--batch-size", "8", "--max-steps", "2",
+        "--data.train", "16", "--data.val", "4", "--data.test", "4", "--workers", "0",
+        "--output", str(folder),
+    ]  # fmt: skip
+    assert main(["train", *options]) == 0
+    return folder
