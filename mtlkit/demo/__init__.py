@@ -35,10 +35,8 @@ def serve(folder: Path, host: str, port: int, *, open_browser: bool = False) -> 
 
 
 def _serve(folder: Path, host: str, listener: socket.socket, open_browser: bool) -> None:
-    import uvicorn
-
     from mtlkit import api
-    from mtlkit.demo import page
+    from mtlkit.demo import page, server
 
     model = api.load(folder).to(page.device())
     app = page.build(model, str(folder), names=("localhost", socket.gethostname(), host))
@@ -46,11 +44,7 @@ def _serve(folder: Path, host: str, listener: socket.socket, open_browser: bool)
     print(f"{folder} answers {', '.join(model.tasks)} at {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         webbrowser.open(address)
-    config = uvicorn.Config(
-        app, lifespan="off", log_level="warning", server_header=False, timeout_graceful_shutdown=3
-    )
-    with suppress(KeyboardInterrupt):  # which uvicorn raises again, having ended well
-        uvicorn.Server(config).run(sockets=[listener])
+    server.run(app, listener)
 
 
 def _listen(host: str, port: int) -> socket.socket:

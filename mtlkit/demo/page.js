@@ -114,8 +114,12 @@ function share({ name, share, colour }) {
     label.append(swatch);
   }
   label.append(name);
-  const number = make("span", { className: "number", textContent: `${(100 * share).toFixed(1)} %` });
+  const number = make("span", { className: "number", textContent: percent(share) });
   return make("li", {}, label, make("span", { className: "bar" }, filled), number);
+}
+
+function percent(share) {
+  return share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
 
 function facts(rows) {

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,6 +91,8 @@ class _Predictions:
                 picture = await run_in_threadpool(read_picture, data)
         except Refused as refusal:
             return _refuse(refusal.status, str(refusal))
+        except ClientDisconnect:  # who gave another picture meanwhile reads no response
+            return Response(status_code=400)
         return StreamingResponse(self._states(picture), media_type="application/x-ndjson")
 
     async def _states(self, picture: Tensor) -> AsyncIterator[str]:

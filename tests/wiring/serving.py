@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def served(run: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Its address, and the process, which has to end well when it is interrupted."""
+    """Its address, and the process; when it is interrupted it has to end well, without a word."""
     words = [sys.executable, "-m", "mtlkit", "demo", str(run), "--port", "0", *options]
     process = subprocess.Popen(
         words,
@@ -30,8 +30,9 @@ def served(run: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[st
                 process.kill()
                 raise AssertionError(line + process.communicate()[1])
             yield found[0], process
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=20)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
             assert (process.returncode, out, err) == (0, "", "")
         finally:
             process.kill()

@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import json
+import signal
 import socket
 import struct
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -484,11 +484,24 @@ def test_a_missing_package_is_one_line(
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way there")
-def test_ctrl_c_ends_it_with_exit_code_0_even_when_a_browser_is_connected(six_tasks: Path) -> None:
+def connect(address: str, request: str, body: bytes, length: int) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    head = f"{request} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_ctrl_c_ends_it_with_exit_code_0_whoever_left_or_is_still_there(six_tasks: Path) -> None:
+    data = file_of(picture(1500, 1000), "JPEG")
+    started = b"HTTP/1.1 200 OK\r\n"
     with served(six_tasks) as (address, process):
-        host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
-            assert connection.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+        with connect(address, "POST /predict", data[:10], len(data)):
+            pass  # leaves while sending
+        with connect(address, "POST /predict", data, len(data)) as leaving:
+            assert leaving.recv(100).startswith(started)  # and leaves before the answer
+        with connect(address, "GET /", b"", 0) as staying:
+            assert staying.recv(100).startswith(started)
             assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
