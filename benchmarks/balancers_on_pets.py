@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from delta import delta_by_task, delta_flat
 
 import mtlkit
+from mtlkit.report.compare import delta_by_task, delta_flat
 
 TASKS = {"seg": {"head": "fpn"}, "cls": {}, "bbox": {}}
 HIGHER_IS_BETTER = {

@@ -3,6 +3,7 @@
 Everything public is here; nothing heavy is imported until it is used.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
     from mtlkit.errors import ConfigError, DataError, MtlkitError
     from mtlkit.head import Head
     from mtlkit.model import Model
+    from mtlkit.notebook import (
+        Trainer,
+        bench_balancers,
+        bench_networks,
+        evaluate_run,
+        predict_files,
+    )
+    from mtlkit.own_data import OwnData
     from mtlkit.picture import to_rgb
-    from mtlkit.task import Decoded, Task, seeded_normal
+    from mtlkit.task import Decoded, Table, Task, seeded_normal
 
 __version__ = "0.1.0"
 
@@ -31,8 +40,16 @@ _HOMES = {
     "errors": ("ConfigError", "DataError", "MtlkitError"),
     "head": ("Head",),
     "model": ("Model",),
+    "notebook": (
+        "Trainer",
+        "bench_balancers",
+        "bench_networks",
+        "evaluate_run",
+        "predict_files",
+    ),
+    "own_data": ("OwnData",),
     "picture": ("to_rgb",),
-    "task": ("Decoded", "Task", "seeded_normal"),
+    "task": ("Decoded", "Table", "Task", "seeded_normal"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -51,16 +68,23 @@ __all__ = [
     "LossBalancer",
     "Model",
     "MtlkitError",
+    "OwnData",
     "Sample",
     "Samples",
     "StepStats",
+    "Table",
     "TargetSpec",
     "Task",
+    "Trainer",
+    "bench_balancers",
+    "bench_networks",
     "create",
+    "evaluate_run",
     "fit",
     "hookimpl",
     "load",
     "names",
+    "predict_files",
     "seeded_normal",
     "to_rgb",
 ]
@@ -68,7 +92,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f"mtlkit.{_HOME[name]}"), name)
+        with warnings.catch_warnings():  # in a notebook: nothing here needs ipywidgets
+            warnings.filterwarnings("ignore", "IProgress not found")
+            return getattr(import_module(f"mtlkit.{_HOME[name]}"), name)
     raise AttributeError(f"module 'mtlkit' has no attribute '{name}'")
 
 

@@ -1,5 +1,6 @@
 """What the command line does, in Python."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -7,10 +8,13 @@ from typing import Any, cast
 
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from mtlkit import build as building
-from mtlkit import registry
+from mtlkit import registry, report
 from mtlkit.build import (
+    Parts,
     build,
     build_engine,
     build_optimizer,
@@ -20,11 +24,13 @@ from mtlkit.build import (
 )
 from mtlkit.config import from_mapping, plugins, to_mapping
 from mtlkit.data import SPLITS, Dataset, Split, left_out
-from mtlkit.errors import CheckpointError
-from mtlkit.model import Model
+from mtlkit.errors import CheckpointError, ConfigError, MtlkitError
+from mtlkit.model import Model, take_single_values
 from mtlkit.predict import predict_files as predict_with
+from mtlkit.record import write_about
 from mtlkit.resume import resume
 from mtlkit.run import RunFolder
+from mtlkit.saving import on_main
 from mtlkit.session import Run, make_accelerator, planned_steps
 from mtlkit.settings import Choice, Config, Precision, Settings
 from mtlkit.sharing import find_sharing
@@ -61,7 +67,8 @@ def fit(**options: Any) -> dict[str, Any]:
 
     Args:
         options: general options by name (``max_steps=10``); components by name (``data="shapes"``)
-            or with options (``backbone={"name": "segnet", "width": 16}``).
+            or with options (``backbone={"name": "segnet", "width": 16}``). ``data`` may be a
+            dataset itself; then no file can build it again.
 
     Returns:
         The content of results.json, and under ``folder`` where the run is.
@@ -75,7 +82,11 @@ def run_config(config: Config) -> dict[str, Any]:
     describe(run)
     run.cache_samples()
     start(run)
-    results = train(run)
+    try:
+        results = train(run)
+    finally:  # a run that fails or is stopped has a report too
+        if run.main:
+            report.write_after(run.folder.path, run.say)
     return {**results, "folder": str(run.folder.path)}
 
 
@@ -85,19 +96,37 @@ def dry_run(config: Config) -> None:
 
 
 def start(run: Run) -> None:
-    """Make the run's folder and load initial weights, or go on where the run was."""
-    if run.settings.resume:
-        run.folder.check_resumable()
-        resume(run)
-        return
-    for line in run.model.backbone.initialise():
-        run.say(line)
-    if run.main:  # last, so that a mistake found before leaves no folder behind
-        run.folder.create()
-        run.folder.write_config(
-            run.config, str(run.accelerator.device), run.accelerator.num_processes
+    """Make the run's folder and load initial weights, or go on where the run was.
+
+    Raises:
+        CheckpointError: there is nothing to go on from, or it does not fit.
+    """
+    folder, device = run.folder, str(run.accelerator.device)
+    again = bool(run.settings.resume)
+    if again and not run.checkpoints.exist() and not folder.began():
+        raise CheckpointError(
+            f"nothing to resume in {folder.path}: it has no checkpoints/last; "
+            "start without --resume"
         )
-    run.accelerator.wait_for_everyone()
+    if again and run.main:
+        folder.lock()
+    if again and run.checkpoints.exist():
+        resume(run)
+    else:
+        for line in run.model.backbone.initialise():
+            run.say(line)
+        if not again and run.main:  # last, so that a mistake found before leaves no folder behind
+            folder.create()
+        if again:
+            run.say(f"nothing was saved in {folder.path} yet: it starts from the beginning")
+            on_main(run, lambda: folder.rewind(0))
+    processes = run.accelerator.num_processes
+
+    def describe_run() -> None:
+        folder.write_config(run.config, device, processes)
+        write_about(run)
+
+    on_main(run, describe_run)
 
 
 def assemble(config: Config, dataset: Dataset | None = None) -> Run:
@@ -115,8 +144,7 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(settings.output or _default_output(config))
     accelerator = make_accelerator(settings, str(folder.path))
-    with accelerator.local_main_process_first():  # only one downloads, if any does
-        parts = build(config, dataset)
+    parts = _build(config, dataset, accelerator)
     model, balancer = parts.model, parts.balancer
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     model.to(memory_format=layout).to(accelerator.device)
@@ -125,8 +153,10 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
     optimizer = build_optimizer(settings, model, balancer)
     prepared = accelerator.prepare_optimizer(optimizer)
     engine = build_engine(settings, accelerator, model, balancer, prepared, sharing)
-    samples = parts.dataset.spec.sizes["train"]
-    _, steps = planned_steps(settings, samples, accelerator.num_processes)
+    samples, processes = parts.dataset.spec.sizes["train"], accelerator.num_processes
+    if settings.batch_size == 1 or samples <= processes:
+        take_single_values(model)
+    per_epoch, steps = planned_steps(settings, samples, processes)
     chosen = to_mapping(config)
     if settings.log_with:
         accelerator.init_trackers("mtlkit", config={"config": yaml.safe_dump(chosen)})
@@ -140,6 +170,7 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
         optimizer=prepared,
         scheduler=build_scheduler(settings, optimizer, steps),
         steps=steps,
+        steps_per_epoch=per_epoch,
         accelerator=accelerator,
         config=chosen | {"plugins": plugins(config)},
         model_config=model_config(config, parts),
@@ -147,10 +178,30 @@ def assemble(config: Config, dataset: Dataset | None = None) -> Run:
     )
 
 
+def _build(config: Config, dataset: Dataset | None, accelerator: Accelerator) -> Parts:
+    """The parts, first on one process of each machine: it may download, or find a mistake."""
+    first = accelerator.is_local_main_process
+    parts, mistake = None, None
+    if first:
+        try:
+            parts = build(config, dataset)
+        except MtlkitError as error:
+            mistake = error
+    told = gather_object([str(mistake) if mistake else None])
+    if mistake:
+        raise mistake
+    here = told[accelerator.process_index - accelerator.local_process_index]
+    if here:
+        raise ConfigError(here)
+    return parts or build(config, dataset)
+
+
 def _default_output(config: Config) -> Path:
     parts = (config.data.name, config.backbone.name, config.balancer.name)
     words = "-".join(name.replace("/", "_") for name in parts)
-    return Path("runs") / f"{words}-{datetime.now():%Y%m%d-%H%M%S}"
+    place = Path("runs") / f"{words}-{datetime.now():%Y%m%d-%H%M%S}"
+    later = (place.with_name(f"{place.name}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([place], later) if not p.exists())  # clocks go back too
 
 
 def describe(run: Run) -> None:
@@ -196,6 +247,7 @@ def evaluate_run(
     workers: int | None = None,
     *,
     full_size: bool = False,
+    dataset: Dataset | None = None,
 ) -> dict[str, float]:
     """Metrics and losses of a saved run's best model on one split of its data.
 
@@ -206,6 +258,7 @@ def evaluate_run(
         workers: by default the run's own.
         full_size: compare masks, maps and boxes in the pixels of each picture, to whose size
             predictions are brought; classes and self-supervised tasks are measured as always.
+        dataset: instead of the run's own.
 
     Raises:
         CheckpointError: the folder holds no run with a model.
@@ -213,7 +266,8 @@ def evaluate_run(
     file = folder / "config.yaml"
     if not file.is_file():
         raise CheckpointError(f"{folder} is not the folder of a run: it has no config.yaml")
-    config = from_mapping({"config": str(file), "resume": False})
+    other = {} if dataset is None else {"data": dataset}
+    config = from_mapping({"config": str(file), "resume": False, **other})
     config.settings.output = str(folder)
     config.settings.batch_size = batch_size or config.settings.batch_size
     config.settings.workers = config.settings.workers if workers is None else workers

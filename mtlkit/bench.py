@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,9 +32,14 @@ TOGETHER, SUM = "together", "sum of these"
 
 
 def bench(
-    config: Config, names: Sequence[str] | None, *, rounds: int, output: Path | None, command: str
-) -> None:
-    """Measure balancers in turn, round after round, and print a table.
+    config: Config,
+    names: Sequence[str] | None,
+    *,
+    rounds: int,
+    output: Path | None = None,
+    command: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Measure balancers in turn, round after round, print a table, and return the numbers.
 
     Args:
         config: of the run whose steps are measured; its balancer keeps its options.
@@ -66,12 +72,13 @@ def bench(
         way: {name: found[way] for name, found in passes.items()} for way in ("forward", "backward")
     }
     print(measure.table(costs, BASELINE, by_direction))
+    found = measure.numbers(costs, BASELINE)
+    for name in found:
+        found[name] |= {f"{way}_passes": number for way, number in passes[name].items()}
     if output:
-        found = measure.numbers(costs, BASELINE)
-        for name in found:
-            found[name] |= {f"{way}_passes": number for way, number in passes[name].items()}
         tree = {"config": run.config, "balancers": found}
         measure.write(output, command, run.accelerator.device, tree)
+    return found
 
 
 def compare(
@@ -115,9 +122,14 @@ def _passes(run: Run, balancer: LossBalancer, window: Sequence[TaskBatch]) -> di
 
 
 def bench_alone(
-    config: Config, *, predict: bool, rounds: int, output: Path | None, command: str
-) -> None:
-    """Measure one network for all tasks against one for each task, and print a table.
+    config: Config,
+    *,
+    predict: bool,
+    rounds: int,
+    output: Path | None = None,
+    command: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Measure one network for all tasks against one for each; print a table, return the numbers.
 
     Args:
         config: of the run with all tasks; the networks for one task have its options too, and the
@@ -159,6 +171,7 @@ def bench_alone(
     if output:
         tree = {"config": together.config, "networks": found}
         measure.write(output, command, together.accelerator.device, tree)
+    return found
 
 
 def compare_networks(

@@ -14,11 +14,12 @@ from mtlkit import __version__, registry
 from mtlkit.balancer import LossBalancer
 from mtlkit.balancing import Balancing
 from mtlkit.checkpoint import read_model
-from mtlkit.config import plain, plugins
+from mtlkit.config import HandedOver, plain, plugins
 from mtlkit.data import Dataset, DatasetSpec
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError, did_you_mean
 from mtlkit.head import Head
 from mtlkit.model import Model, Views, view_channels
+from mtlkit.random_state import seed_everything
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
 from mtlkit.sharing import Sharing
 from mtlkit.step import Step
@@ -130,9 +131,9 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
         dataset: what the configuration names, if it was built before.
     """
     settings = config.settings
-    dataset = dataset or cast(Dataset, create("dataset", config.data))
+    dataset = _dataset(config.data) if dataset is None else dataset
     image_size = parse_image_size(settings.image_size or dataset.image_size)
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     model = build_model(
         config.tasks, config.backbone, dataset.spec, image_size=image_size, views=settings.views
     )
@@ -144,7 +145,15 @@ def build(config: Config, dataset: Dataset | None = None) -> Parts:
             raise ConfigError(f"backbone '{config.backbone.name}': {error}") from error
     balancer = create("balancer", config.balancer, tuple(config.tasks))
     check_monitor(settings.monitor, model)
-    return Parts(dataset, model, balancer, image_size)
+    parts = Parts(dataset, model, balancer, image_size)
+    model.config = model_config(config, parts)
+    return parts
+
+
+def _dataset(choice: Choice) -> Dataset:
+    if isinstance(choice, HandedOver) and choice.dataset is not None:
+        return choice.dataset
+    return cast(Dataset, create("dataset", choice))
 
 
 def check_monitor(monitor: str | None, model: Model) -> None:
@@ -230,6 +239,7 @@ def build_engine(
         seed=settings.seed,
         conflict_every=settings.conflict_every,
         compile=settings.compile,
+        on_nonfinite=settings.on_nonfinite,
     )
 
 
@@ -305,4 +315,5 @@ def load_model(folder: Path) -> Model:
         raise CheckpointError(
             f"cannot rebuild the model in {folder}: {error} (it was written with {written})"
         ) from error
+    model.config = tree
     return model.eval()

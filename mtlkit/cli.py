@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mtlkit import __version__, help
-from mtlkit.errors import ConfigError, MtlkitError, did_you_mean
+from mtlkit.errors import ConfigError, MtlkitError, ProcessError, did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,5 +39,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_error(command: str, error: MtlkitError) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, ProcessError):
         print(f"{command}: error: {error}", file=sys.stderr)

@@ -6,12 +6,13 @@ options by the types of their constructors.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mtlkit import limits, options, registry, source
+from mtlkit.data import Dataset
 from mtlkit.errors import ConfigError, did_you_mean
 from mtlkit.registry import Component
 from mtlkit.settings import Choice, Config, Settings, TaskChoice
@@ -32,6 +33,16 @@ SLOTS = {"backbone": "backbone", "balancer": "balancer", "data": "dataset"}
 FLAGS = ("config", "dry_run", "help", "no_plugins", "num_processes", "print_config")
 """Options of ``mtlkit train`` that are no part of a configuration; known to hints."""
 
+OBJECT = "object/"
+"""What the name of data begins with that were handed over as an object; its class follows."""
+
+
+@dataclass
+class HandedOver(Choice):
+    """Data that were handed over as an object: a file can only say that they were."""
+
+    dataset: Dataset | None = None
+
 
 def parse(argv: Sequence[str]) -> Config:
     """The configuration that a command line asks for.
@@ -47,7 +58,7 @@ def from_mapping(given: Mapping[str, Any]) -> Config:
 
     Args:
         given: as in a YAML file; ``config`` names one or several such files, which come first.
-            ``plugins`` is what wrote it, for messages alone.
+            ``plugins`` is what wrote it, for messages alone. ``data`` may be a dataset itself.
 
     Raises:
         ConfigError: something in it is wrong; the message is for the user.
@@ -55,8 +66,17 @@ def from_mapping(given: Mapping[str, Any]) -> Config:
     files = given.get("config") or ()
     files = [files] if isinstance(files, str | Path) else files
     rest = {key: value for key, value in given.items() if key != "config"}
+    data, handed_over = given.get("data"), None
+    if isinstance(data, Dataset):
+        handed_over = HandedOver(OBJECT + type(data).__name__, dataset=data)
+        rest["data"] = handed_over.name
+    elif not isinstance(data, str | Mapping | None):
+        raise ConfigError(
+            f"data is a {type(data).__name__}; give the name of a dataset, or a mtlkit.Dataset, "
+            "which mtlkit.OwnData makes of torch Datasets and lists"
+        )
     layers = [*map(source.from_file, files), source.from_mapping(rest, PYTHON)]
-    return _resolve(_resumed(layers), PYTHON)
+    return _resolve(_resumed(layers), PYTHON, handed_over)
 
 
 def _resumed(layers: Sequence[Layer]) -> list[Layer]:
@@ -91,6 +111,7 @@ def to_mapping(config: Config) -> dict[str, Any]:
 def plugins(config: Config) -> dict[str, str]:
     """Which distributions, and of what version, bring the components of ``config``."""
     chosen = [(kind, getattr(config, slot)) for slot, kind in SLOTS.items()]
+    chosen = [(kind, choice) for kind, choice in chosen if not isinstance(choice, HandedOver)]
     for task in config.tasks.values():
         chosen += [("task", task), *([("head", task.head)] if task.head else [])]
     found = [registry.load().find(kind, choice.name) for kind, choice in chosen]
@@ -105,13 +126,15 @@ def chosen(argv: Sequence[str]) -> dict[str, Component]:
     return {slot: _find(slot, names[slot]) for slot in names if slot in named}
 
 
-def _resolve(layers: Sequence[Layer], origin: str) -> Config:
+def _resolve(layers: Sequence[Layer], origin: str, handed_over: HandedOver | None = None) -> Config:
     merged = _merge(layers)
     written = merged.pop("plugins", None)
     _check_general(merged)
     ids = _ids(merged)
     _check_ids(merged, ids)
     names = _names(merged, ids)
+    if handed_over:
+        del names["data"]
     try:
         classes = _load(names, ids)
     except ConfigError as error:
@@ -124,7 +147,8 @@ def _resolve(layers: Sequence[Layer], origin: str) -> Config:
         tasks[id] = TaskChoice(task.name, task.options, choices[f"tasks.{id}.head"])
     settings = Settings(**_typed(Settings, "", merged, origin))
     limits.check(settings, ids, lambda option: _label(option, merged, origin))
-    return Config(tasks, choices["backbone"], choices["balancer"], choices["data"], settings)
+    data = handed_over or choices["data"]
+    return Config(tasks, choices["backbone"], choices["balancer"], data, settings)
 
 
 def _merge(layers: Sequence[Layer]) -> Layer:
@@ -168,7 +192,16 @@ def _names(merged: Layer, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _find(slot: str, name: str) -> Component:
-    return registry.load().find(_kind(slot), name)
+    try:
+        return registry.load().find(_kind(slot), name)
+    except ConfigError:
+        if slot != "data" or not name.startswith(OBJECT):
+            raise
+        raise ConfigError(
+            f"the data of this run were an object of the class {name.removeprefix(OBJECT)}, which "
+            "no file can build again; hand it over in Python: mtlkit.evaluate_run(run, data=...), "
+            "mtlkit.fit(resume=run, data=...)"
+        ) from None
 
 
 def _load(names: dict[str, str], ids: Sequence[str]) -> dict[str, type]:

@@ -34,6 +34,10 @@ class RunError(MtlkitError):
     exit_code = 1
 
 
+class ProcessError(RunError):
+    """It could not go on for a reason that this process alone may know of."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest of ``known``, or nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -1,6 +1,7 @@
 """Losses and metrics of a model over one split, exact on any number of processes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +11,16 @@ from torch.nn import functional as F
 
 from mtlkit.loader import Batch
 from mtlkit.model import Model
-from mtlkit.task import Task
+from mtlkit.task import Table, Task
 
 PER_PIXEL = ("mask", "map")
 """Kinds of labels that change with a picture's size, apart from boxes."""
+
+
+class Scores(dict[str, float]):
+    """Numbers of an evaluation; ``tables`` has what tasks counted, by ``<task id>/<title>``."""
+
+    tables: Mapping[str, Table] = MappingProxyType({})
 
 
 class Comparison(NamedTuple):
@@ -32,7 +39,7 @@ def evaluate(
     accelerator: Accelerator,
     *,
     channels_last: bool = False,
-) -> dict[str, float]:
+) -> Scores:
     """Evaluate on batches that hold every sample of a split exactly once as valid.
 
     Nothing is read back from the device before the last batch is done.
@@ -67,12 +74,16 @@ def evaluate(
     if accelerator.num_processes > 1:
         totals = accelerator.reduce(totals, reduction="sum")
     losses = (totals[:, 0] / totals[:, 1]).tolist()  # 0 / 0 is NaN: nothing labelled
-    results = {}
+    results, tables = Scores(), {}
     for task, loss in zip(tasks, losses, strict=True):
         values = metrics[task.id].compute()
         results.update({f"{task.id}/{name}": float(value) for name, value in values.items()})
         results[f"{task.id}/loss"] = loss
-    return {**results, "loss": sum(losses)}
+        counted = task.tables(metrics[task.id])
+        tables.update({f"{task.id}/{title}": table for title, table in counted.items()})
+    results["loss"] = sum(losses)
+    results.tables = tables
+    return results
 
 
 def _comparisons(
@@ -122,7 +133,5 @@ def score(results: dict[str, float], tasks: Iterable[Task], monitor: str | None)
 
 def sign(metric: str, tasks: Iterable[Task]) -> int:
     """1 where higher is better, -1 where lower is: losses, and what its metric says of itself."""
-    for task in tasks:
-        if metric == f"{task.id}/{task.primary}":
-            return 1 if task.higher_is_better else -1
-    return -1 if metric.endswith("loss") else 1
+    id, _, name = metric.rpartition("/")
+    return next((task.better(name) for task in tasks if task.id == id), -1)  # "loss" has no task

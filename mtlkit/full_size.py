@@ -22,6 +22,8 @@ class FullSize(TorchDataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         sample = self.prepared[key]
+        if "problem" in sample:
+            return sample
         whole = self.once.last
         height, width = whole["image"].shape[-2:]
         own = Prepared([whole], self.targets, (height, width), seed=self.seed)
@@ -38,7 +40,8 @@ class FullSize(TorchDataset[Sample]):
             What :meth:`Prepared.collate` does; ``own`` is a list of ``size`` (height, width),
             ``targets`` by name, [1, ...] and ``present`` by name, bool [1]; boxes in [0, 1].
         """
-        return {**self.prepared.collate(samples), "own": [sample["own"] for sample in samples]}
+        batch = self.prepared.collate(samples)
+        return batch if "problem" in batch else {**batch, "own": [s["own"] for s in samples]}
 
 
 class _Once:

@@ -18,9 +18,12 @@ WIDTH = 100
 VERBS = {
     "train": "train several tasks with one network",
     "evaluate": "measure a trained run on a split of its data",
+    "report": "a page on one run, or on several compared: mtlkit report RUN...",
     "predict": "predict for picture files with a trained run",
     "demo": "try a trained run on pictures dropped on a page in the browser",
+    "share": "write a trained model with its card, or push it to the Hugging Face Hub",
     "bench": "measure balancers, or one network against one per task, on your network and data",
+    "affinity": "which tasks help or hurt each other, in a trained run or while one is trained",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",
     "plugins": "the installed plugins and what is wrong with any of them",
@@ -73,6 +76,35 @@ _BENCH_OPTIONS = [
     ("--alone", "the same for training steps; memory is with weights and optimiser"),
     ("--rounds N", "how often each is measured, in turn (default 5)"),
     ("--output FILE", "write the numbers, the machine and the versions as JSON"),
+]  # fmt: skip
+
+_AFFINITY = """\
+usage: mtlkit affinity RUN [--batches N] [--output DIR] [...]
+       mtlkit affinity [options of mtlkit train] [--every N] [...]
+
+Measures what a step on one task alone would do to every task's loss, and whether the tasks'
+gradients agree: at the best model of a trained run, or over a training, which is exactly the one of
+mtlkit train and leaves the same folder. No such step is kept. For example:
+
+  mtlkit affinity runs/NAME --output answers
+  mtlkit affinity --tasks seg,cls,bbox --backbone mtan --backbone.width 16 --attention
+"""
+
+_AFFINITY_OPTIONS = [
+    ("RUN", "folder of a run"),
+    ("--batches N", "of a trained run: training steps' worth of images to measure on (default 20)"),
+    ("--output DIR", "of a trained run: write affinity.json, affinity.png and, with --attention, "
+                     "attention.png; a training writes them into its own folder"),
+    ("--every N", "while training: steps between two looks (default 10); a look costs about as "
+                  "much as one step for each task"),
+    ("--held-out", "compare losses on other images, of val, than those of the step: what carries "
+                   "over to new images, which is so much less that it takes many more looks to see "
+                   "(default: the same images, as published)"),
+    ("--lookahead {gradient,optimizer}", "the step: a plain gradient step with the run's peak "
+     "learning rate, which depends on that task alone (default), or while training the optimizer's "
+     "own, in which the momentum of all tasks goes on"),
+    ("--networks N", "suggest how to split the tasks into at most N networks (default 2)"),
+    ("--attention", "look at the tasks' attention masks too, on val (MTAN)"),
 ]  # fmt: skip
 
 
@@ -132,6 +164,12 @@ def train(registry: Registry, chosen: Mapping[str, Component]) -> str:
 def bench() -> str:
     """What ``mtlkit bench --help`` prints."""
     return "\n".join([_BENCH, table(_BENCH_OPTIONS), "", "mtlkit train --help tells the others."])
+
+
+def affinity() -> str:
+    """What ``mtlkit affinity --help`` prints."""
+    rows = table(_AFFINITY_OPTIONS)
+    return "\n".join([_AFFINITY, rows, "", "mtlkit train --help tells the others."])
 
 
 def data() -> str:

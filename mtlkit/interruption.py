@@ -1,23 +1,52 @@
-"""Interruption: a run that is asked to end does so between two steps."""
+"""Interruption: a run that is asked to end, or to save itself, does so between two steps."""
 
 import signal
+import time
+from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 
 
-class Interruption:
-    """Notes SIGINT and SIGTERM, so that the run ends between two steps; a second one ends it now.
+class Interrupted(Exception):
+    """Raised out of an evaluation: the run is asked to end."""
 
-    On several processes they agree every few steps, so that all stop at the same one.
+
+class Asked(NamedTuple):
+    """What all processes do now.
+
+    Args:
+        end: number of the signal that asks them to end, or 0.
+        save: whether a checkpoint is due.
     """
 
-    EVERY = 10
+    end: int
+    save: bool
 
-    def __init__(self) -> None:
+
+class Interruption:
+    """Notes SIGINT and SIGTERM, and how long ago the run was saved.
+
+    A second signal ends the run at once. Several processes agree on what to do, about once in
+    ``PERIOD`` seconds, so that all do it at the same step.
+
+    Args:
+        accelerator: of the run.
+        save_after: seconds from one checkpoint to the next; 0 is never.
+    """
+
+    PERIOD = 2.0
+
+    def __init__(self, accelerator: Accelerator, save_after: float = 0.0) -> None:
         self.signal = 0
+        """What all processes agreed to end for."""
+        self._noted = 0
+        self.accelerator = accelerator
+        self.save_after = save_after
+        self._saved = self._agreed = time.monotonic()
+        self._calls, self._until = 0, 1
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -33,15 +62,38 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self._noted = number
         signal.signal(number, self._before[number])
 
-    def agreed(self, accelerator: Accelerator, step: int) -> bool:
-        """Whether all processes stop after this step."""
-        if accelerator.num_processes == 1:
-            return bool(self.signal)
-        if step % self.EVERY:
-            return False
-        noted = torch.tensor([self.signal], device=accelerator.device)
-        self.signal = int(accelerator.gather(noted).max())
-        return bool(self.signal)
+    def saved(self) -> None:
+        """A checkpoint was written just now."""
+        self._saved = time.monotonic()
+
+    def watched(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches, until the run is asked to end.
+
+        Raises:
+            Interrupted: it is.
+        """
+        for batch in batches:
+            if self.asked().end:
+                raise Interrupted
+            yield batch
+
+    def asked(self) -> Asked:
+        """What to do, asked after every step or batch, alike on all processes."""
+        due = bool(self.save_after) and time.monotonic() - self._saved >= self.save_after
+        if self.accelerator.num_processes == 1:
+            self.signal = self._noted
+            return Asked(self.signal, due)
+        self._calls += 1
+        if self._calls < self._until:
+            return Asked(0, False)
+        now = time.monotonic()
+        mine = [float(self._noted), float(due), (now - self._agreed) / self._calls]
+        everyone = self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device))
+        number, save, pace = everyone.max(0).values.tolist()
+        self.signal = int(number)
+        self._agreed, self._calls = now, 0
+        self._until = max(1, min(100, int(self.PERIOD / max(pace, 1e-6))))
+        return Asked(self.signal, bool(save))

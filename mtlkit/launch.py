@@ -106,10 +106,21 @@ def _wait(children: Sequence["subprocess.Popen[bytes]"]) -> int:
     while running:
         for child in running:
             if child.poll():
+                if child.returncode < 0:
+                    _say_killed(children.index(child), -child.returncode)
                 return _exit_code(child.returncode)
         running = [child for child in running if child.returncode is None]
         time.sleep(0.05)
     return 0
+
+
+def _say_killed(rank: int, number: int) -> None:
+    why = " (often the system does, for want of memory)" if number == signal.SIGKILL else ""
+    name = signal.Signals(number).name
+    log.error(
+        "mtlkit train: error: process %d of the run was ended by %s%s; go on with "
+        "mtlkit train --resume and the folder of the run", rank, name, why,
+    )  # fmt: skip
 
 
 def _exit_code(code: int) -> int:

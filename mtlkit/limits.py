@@ -22,6 +22,7 @@ _AT_LEAST = {
     "patience": 0,
     "log_every": 1,
     "overfit": 0,
+    "keep": 1,
 }
 
 
@@ -48,6 +49,11 @@ def check(settings: Settings, tasks: Sequence[str], label: Callable[[str], str])
     require("lr", 0 < settings.lr < math.inf, "above 0")
     require("warmup", 0 <= settings.warmup < 1, "in [0, 1)")
     require("smooth", 0 <= settings.smooth < 1, "in [0, 1)")
+    require("timeout", 0 < settings.timeout < math.inf, "above 0")
+    try:
+        settings.save_cadence()
+    except ValueError:
+        require("save_every", False, "a number of steps, or a time such as 90s, 10min or 2h")
     size = settings.image_size
     fits = size is None or bool(re.fullmatch(r"0*[1-9]\d*(x0*[1-9]\d*)?", str(size)))
     require("image_size", fits, "a side or HEIGHTxWIDTH in pixels, such as 128 or 96x128")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mtlkit.data import Sample, Samples, TargetSpec
+from mtlkit.errors import DataError, ProcessError
 from mtlkit.geometry import Augment, View, draw
 
 Batch = dict[str, Any]
@@ -120,6 +121,12 @@ class Prepared(TorchDataset[Sample]):
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Sample:
+        try:
+            return self._sample(key)
+        except (OSError, DataError) as error:
+            return {"problem": f"sample {key.position} of the data cannot be read: {error}"}
+
+    def _sample(self, key: Key) -> Sample:
         sample = self.samples[key.position]
         seed = hash_words(self.seed, key.epoch, sample["id"])
         image = sample["image"]
@@ -160,8 +167,12 @@ class Prepared(TorchDataset[Sample]):
 
         Returns:
             ``image`` uint8 [B, 3, H, W]; ``id`` list; ``seeds`` int64 [B]; ``valid`` bool [B];
-            ``targets`` by name, [B, ...]; ``present`` by name, bool [B]; boxes in [0, 1].
+            ``targets`` by name, [B, ...]; ``present`` by name, bool [B]; boxes in [0, 1]. Or
+            ``problem`` alone: why there is none.
         """
+        for sample in samples:
+            if "problem" in sample:
+                return sample
         valid = torch.tensor([s["valid"] for s in samples])
         targets, present = {}, {}
         for name, spec in self.targets.items():
@@ -177,6 +188,25 @@ class Prepared(TorchDataset[Sample]):
             "targets": targets,
             "present": present,
         }
+
+
+def read(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """The batches of a loader.
+
+    Raises:
+        ProcessError: a sample cannot be read any more; the message names it.
+    """
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # half of what it sent
+            raise RuntimeError(f"DataLoader worker is gone: {error}") from error
+        if batch is None:
+            return
+        if "problem" in batch:
+            raise ProcessError(f"{batch['problem']}; was the data moved or changed?")
+        yield batch
 
 
 def _blank(spec: TargetSpec, size: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transform
 
+from mtlkit import hub
 from mtlkit.backbone import Backbone
 from mtlkit.head import Head
 from mtlkit.picture import as_picture
@@ -35,12 +37,14 @@ class TaskBatch:
         targets: one ``[B, ...]`` for each task, in the tasks' order.
         present: ``[B]`` bool for each task: which samples have a label.
         labelled: for each task whether any sample has one, known without asking the device.
+        ids: of the samples.
     """
 
     inputs: list[Tensor]
     targets: list[Tensor]
     present: list[Tensor]
     labelled: list[bool]
+    ids: Sequence[str] = ()
 
 
 class Model(nn.Module):
@@ -78,6 +82,8 @@ class Model(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict({task.id: heads[task.id] for task in tasks})
         self.frozen_bn = False
+        self.config: dict[str, Any] = {}
+        """What it is made of, as in ``config.json``; whoever builds it by names fills it in."""
         channels = backbone.in_channels
         for name, values in (("mean", backbone.mean), ("std", backbone.std)):
             value = torch.tensor(values)
@@ -131,7 +137,8 @@ class Model(nn.Module):
                 has = batch["present"][task.target]
             labelled.append(bool(has.any()))
             present.append(has.to(self.device, non_blocking=True))
-        return TaskBatch(self.inputs(images, batch["seeds"]), targets, present, labelled)
+        inputs = self.inputs(images, batch["seeds"])
+        return TaskBatch(inputs, targets, present, labelled, batch["id"])
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Raw predictions by task id, from what :meth:`inputs` returned, in full precision."""
@@ -205,6 +212,94 @@ class Model(nn.Module):
     def resize(self, picture: Tensor) -> Tensor:
         """``[3, H, W]`` at the size the network sees; the sides are scaled each on their own."""
         return cast(Tensor, transform.resize(picture, list(self.image_size), antialias=True))
+
+    def save_pretrained(self, folder: Path | str, *, run: Path | str | None = None) -> None:
+        """Write weights, configuration and model card, for :meth:`from_pretrained`.
+
+        Args:
+            folder: of the files. A card that is there already stays as it is.
+            run: folder of the run that trained it, for a card that says how and how well.
+
+        Raises:
+            CheckpointError: the model was put together by hand.
+        """
+        hub.save(self, Path(folder), run=Path(run) if run else None)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        run: Path | str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Model and card, by mtlkit",
+    ) -> str:
+        """Send to the Hugging Face Hub what :meth:`save_pretrained` writes; see :func:`hub.push`.
+
+        Returns:
+            Address of the commit.
+        """
+        place = Path(run) if run else None
+        return hub.push(
+            self,
+            repo_id,
+            run=place,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+    ) -> "Model":
+        """The model in a local folder, or else on the Hugging Face Hub; see :func:`hub.find`.
+
+        It is in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: it is not found, damaged, or needs a plugin that is absent.
+        """
+        from mtlkit import load  # components are known by name only to those who use a model
+
+        folder = hub.find(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        return load(folder)
+
+
+def take_single_values(network: nn.Module) -> None:
+    """Let batch normalisation be trained where it sees one value per channel, which has no spread.
+
+    It uses its running statistics there. Torch refuses such a batch.
+    """
+
+    alone: set[nn.Module] = set()
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            alone.add(norm.eval())
+
+    def after(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if norm in alone:
+            alone.discard(norm.train())
+
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after)
 
 
 def as_floats(images: Tensor) -> Tensor:

@@ -1,24 +1,31 @@
 """Plots of a run: curves, a gallery of fixed samples, attention masks."""
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transform
 
+from mtlkit import panels
 from mtlkit.loader import Batch
-from mtlkit.model import Model
+from mtlkit.model import Model, TaskBatch
 from mtlkit.task import Task
 
 CELL = 1.7
 """Inches of one picture in a grid."""
 DPI = 110
+SMALLEST = 128
+"""Pixels of a picture's shorter side that are drawn on: a smaller one is enlarged before."""
+LARGEST = 192
+"""Pixels of the longer side of a single picture that is kept for the report."""
+
+Columns = dict[str, Sequence[Tensor | None]]
 
 
 @torch.inference_mode()
@@ -26,20 +33,37 @@ def gallery(folder: Path, model: Model, batch: Batch) -> None:
     """Draw ``samples.png``: for each sample the input, and each task's truth and prediction.
 
     For a backbone with attention also ``attention_<task>.png``: its masks, averaged over channels,
-    in the order they are applied.
+    in the order they are applied. All pictures are kept one by one too, small, in ``samples/``;
+    ``samples.json`` says what they show.
 
     Args:
         folder: where to.
         model: of the run.
         batch: the fixed samples, as the loader makes them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
     was_training = model.training
     model.eval()
-    work = model.prepare(batch)
+    work, ids = model.prepare(batch), batch["id"]
+    clean = [_enlarged(image) for image in batch["image"]]
+    columns = _answers(model, work, clean)
+    _grid(columns, ids).savefig(folder / "samples.png", dpi=DPI)
+    attention = {}
+    normalised = (work.inputs[0] - model.mean) / model.std
+    for id, masks in model.backbone.attention(normalised).items():
+        heat = _attention_columns(masks, clean)
+        figure = _grid({"input": clean, **heat}, ids)
+        figure.savefig(folder / f"attention_{id}.png", dpi=DPI)
+        attention[id] = _keep(folder, f"attention.{id}", heat)
+    kept = {"ids": list(ids), "columns": _keep(folder, "sample", columns), "attention": attention}
+    (folder / "samples.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    model.train(was_training)
+
+
+def _answers(model: Model, work: TaskBatch, clean: Sequence[Tensor]) -> Columns:
+    """The input, and of each task the truth and the prediction, drawn on clean pictures."""
     raw = {id: value.cpu() for id, value in model(*work.inputs).items()}
-    columns: dict[str, list[Tensor | None]] = {"input": _seen(work.inputs[0])}
-    clean = list(batch["image"])
+    columns: Columns = {"input": [_enlarged(image) for image in _seen(work.inputs[0])]}
     for i, task in enumerate(model.tasks.values()):
         targets, present = work.targets[i].cpu(), work.present[i].tolist()
         columns[f"{task.id}\ntruth"] = [
@@ -50,28 +74,42 @@ def gallery(folder: Path, model: Model, batch: Batch) -> None:
             task.draw(image, task.decode(prediction, image))
             for prediction, image in zip(raw[task.id], clean, strict=True)
         ]
-    _grid(columns, batch["id"]).savefig(folder / "samples.png", dpi=DPI)
-    normalised = (work.inputs[0] - model.mean) / model.std
-    for id, masks in model.backbone.attention(normalised).items():
-        figure = _grid(_attention_columns(masks, clean), batch["id"])
-        figure.savefig(folder / f"attention_{id}.png", dpi=DPI)
-    model.train(was_training)
+    return columns
 
 
 def _truth(task: Task, target: Tensor, image: Tensor) -> Tensor:
     return task.draw(image, task.decode_target(target, image))
 
 
-def _seen(images: Tensor) -> list[Tensor | None]:
+def _seen(images: Tensor) -> Iterator[Tensor]:
     """What the network saw, as uint8 pictures."""
-    return [(image.expand(3, -1, -1) * 255).round().byte().cpu() for image in images]
+    return ((image.expand(3, -1, -1) * 255).round().byte().cpu() for image in images)
 
 
-def _attention_columns(
-    masks: Sequence[Tensor], images: Sequence[Tensor]
-) -> dict[str, list[Tensor | None]]:
+def _enlarged(image: Tensor) -> Tensor:
+    """A small picture with each pixel as a square of pixels, for finer lines and letters."""
+    times = -(-SMALLEST // min(image.shape[-2:]))
+    return image.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
+def _keep(folder: Path, prefix: str, columns: Columns) -> list[dict[str, Any]]:
+    """Write every picture to a small file; returns what ``samples.json`` says of the columns."""
+    kept = []
+    for number, (title, pictures) in enumerate(columns.items()):
+        names: list[str | None] = []
+        for row, picture in enumerate(pictures):
+            names.append(None if picture is None else f"samples/{prefix}.{row}.{number}.webp")
+            if picture is not None:
+                image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+                image.thumbnail((LARGEST, LARGEST))
+                image.save(folder / str(names[-1]), quality=85)
+        kept.append({"title": title.split("\n"), "files": names})
+    return kept
+
+
+def _attention_columns(masks: Sequence[Tensor], images: Sequence[Tensor]) -> Columns:
     colours = matplotlib.colormaps["inferno"]
-    columns: dict[str, list[Tensor | None]] = {"input": list(images)}
+    columns: Columns = {}
     for number, mask in enumerate(masks, start=1):
         size = list(images[0].shape[-2:])
         heat = transform.resize(mask.float().mean(1, keepdim=True).cpu(), size)[:, 0]  # [B, H, W]
@@ -82,7 +120,7 @@ def _attention_columns(
     return columns
 
 
-def _grid(columns: Mapping[str, Sequence[Tensor | None]], names: Sequence[str]) -> Figure:
+def _grid(columns: Columns, names: Sequence[str]) -> Figure:
     """A figure with a column of pictures under each title; a missing one is said to be missing."""
     rows, cols = len(names), len(columns)
     figure = Figure(figsize=(CELL * cols, CELL * rows + 0.5), layout="constrained")
@@ -110,7 +148,6 @@ def curves(folder: Path, history: Iterable[Mapping[str, Any]], tasks: Iterable[T
     folder.mkdir(parents=True, exist_ok=True)
     lines = list(history)
     tasks = list(tasks)
-    splits = [split for split in ("train", "val") if any(x["split"] == split for x in lines)]
     groups = {
         "losses": [(task.id, [f"{task.id}/loss"]) for task in tasks],
         "metrics": [
@@ -118,61 +155,49 @@ def curves(folder: Path, history: Iterable[Mapping[str, Any]], tasks: Iterable[T
         ],
         "weights": [("weight of each task's gradient", [f"{task.id}/weight" for task in tasks])],
     }
-    for name, panels in groups.items():
-        figure = Figure(figsize=(min(4 * len(panels), 12), 3 * -(-len(panels) // 3)),
-                        layout="constrained")  # fmt: skip
-        axes = figure.subplots(-(-len(panels) // 3), min(len(panels), 3), squeeze=False).flatten()
-        for ax, (title, keys) in zip(axes, panels, strict=False):
-            for key in keys:
-                for split in splits:
-                    _line(ax, lines, key, split, label=split if len(keys) == 1 else key)
-            ax.set(title=title, xlabel="optimiser step")
-            if ax.get_legend_handles_labels()[0]:
-                ax.legend(fontsize=8)
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        figure.savefig(folder / f"{name}.png", dpi=DPI)
+    for name, group in groups.items():
+        _curves(lines, group).savefig(folder / f"{name}.png", dpi=DPI)
     ids = [task.id for task in tasks]
-    looks = [line for line in lines if f"{ids[0]}/gradient_norm" in line]
-    if looks:
-        conflicts(looks, ids).savefig(folder / "conflicts.png", dpi=DPI)
+    seen = panels.looks(lines, ids)
+    if seen:
+        conflicts(seen, ids).savefig(folder / "conflicts.png", dpi=DPI)
 
 
-def conflicts(looks: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> Figure:
-    """The cosine of each pair of tasks' gradients over the steps, and the gradients' norms.
-
-    Args:
-        looks: lines of metrics.jsonl that have them.
-        ids: of the tasks.
-    """
-    pairs = [f"{a}+{b}" for a, b in itertools.combinations(ids, 2)]
-    figure = Figure(figsize=(9, 3.2 + 0.35 * len(pairs)), layout="constrained")
-    heights = [0.6 + 0.35 * len(pairs), 2.4]
-    upper, lower = figure.subplots(2, 1, height_ratios=heights, sharex=True)
-    steps = [line["step"] for line in looks]
-    if pairs:
-        cosines = [[_number(line.get(f"{pair}/cosine")) for line in looks] for pair in pairs]
-        half = (steps[-1] - steps[-2]) / 2 if len(steps) > 1 else 0.5
-        image = upper.imshow(
-            cosines, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",
-            extent=(steps[0] - half, steps[-1] + half, len(pairs) - 0.5, -0.5),
-        )  # fmt: skip
-        figure.colorbar(image, ax=upper, label="cosine")
-    upper.set_yticks(range(len(pairs)), pairs)
-    upper.set_title("do the tasks' gradients agree? (blue: yes, red: they conflict)", fontsize=10)
-    for id in ids:
-        norms = [_number(line.get(f"{id}/gradient_norm")) for line in looks]
-        lower.plot(steps, norms, label=id, marker="." if len(steps) < 30 else "")
-    lower.set(yscale="log", xlabel="optimiser step", ylabel="gradient norm")
-    lower.legend(fontsize=8)
+def _curves(lines: Sequence[panels.Line], group: Sequence[tuple[str, Sequence[str]]]) -> Figure:
+    """Three panels to a row, each with a title and its keys on train and val."""
+    rows, cols = -(-len(group) // 3), min(len(group), 3)
+    figure = Figure(figsize=(min(4 * len(group), 12), 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, cols, squeeze=False).flatten()
+    for ax, (title, keys) in zip(axes, group, strict=False):
+        for key in keys:
+            for split in ("train", "val"):
+                if series := panels.points(lines, split, key):
+                    panels.draw_line(ax, series, label=split if len(keys) == 1 else key)
+        ax.set(title=title, xlabel="optimiser step")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
+    for ax in axes[len(group) :]:
+        ax.set_axis_off()
     return figure
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def conflicts(seen: Sequence[panels.Line], ids: Sequence[str]) -> Figure:
+    """The cosine of each pair of tasks' gradients over the steps, and the gradients' norms.
 
-
-def _line(ax: Axes, lines: Iterable[Mapping[str, Any]], key: str, split: str, label: str) -> None:
-    points = [(x["step"], x[key]) for x in lines if x["split"] == split and x.get(key) is not None]
-    if points:
-        ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else "")
+    Args:
+        seen: lines of metrics.jsonl that have them.
+        ids: of the tasks.
+    """
+    count = len(panels.pairs(ids))
+    figure = Figure(figsize=(9, 3.2 + 0.35 * count), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=[0.6 + 0.35 * count, 2.4], sharex=True)
+    if count:
+        image = panels.draw_cosines(upper, seen, ids, "RdBu")
+        figure.colorbar(image, ax=upper, label="cosine")
+    upper.set_title("do the tasks' gradients agree? (blue: yes, red: they conflict)", fontsize=10)
+    for id in ids:
+        if series := panels.points(seen, "train", f"{id}/gradient_norm"):
+            panels.draw_line(lower, series, label=id)
+    lower.set(yscale="log", xlabel="optimiser step", ylabel="gradient norm")
+    lower.legend(fontsize=8)
+    return figure

@@ -3,27 +3,30 @@
 import math
 import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from mtlkit.balancer import LossBalancer
 from mtlkit.cache import CachedSamples, cached
+from mtlkit.checkpoint import Checkpoints
 from mtlkit.data import Dataset, ReducibleSamples, Samples, Split, TargetSpec
-from mtlkit.errors import ConfigError, MtlkitError
-from mtlkit.evaluate import evaluate
+from mtlkit.errors import ConfigError, DataError, MtlkitError
+from mtlkit.evaluate import Scores, evaluate
 from mtlkit.full_size import FullSize
 from mtlkit.geometry import Augment, smallest_image
-from mtlkit.loader import Batch, Batches, Prepared, make_loader
+from mtlkit.interruption import Interruption
+from mtlkit.loader import Batch, Batches, Prepared, make_loader, read
 from mtlkit.model import Model
 from mtlkit.run import RunFolder
 from mtlkit.settings import Settings
-from mtlkit.step import Step
+from mtlkit.step import Step, StepResult
 
 
 @dataclass
@@ -38,6 +41,8 @@ class Progress:
         best_step: when that was.
         stale: evaluations since then.
         seconds: spent, in all sessions of this run.
+        evaluated: step of the last evaluation on val.
+        faults: steps in which a loss or gradient was not finite.
     """
 
     step: int = 0
@@ -47,6 +52,8 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     seconds: float = 0.0
+    evaluated: int = 0
+    faults: int = 0
 
 
 class Observers(Protocol):
@@ -73,10 +80,13 @@ class Run:
         optimizer: prepared by Accelerate.
         scheduler: asked once a step for the learning rate; None leaves it alone.
         steps: optimiser steps planned.
+        steps_per_epoch: optimiser steps in an epoch.
         accelerator: runs it.
         config: everything chosen, resolved, for ``config.yaml``.
         model_config: what ``model/config.json`` gets.
         observers: plugins that are told of the run's events.
+        progress: how far it has come.
+        recent: what the steps did since the last line of training in the log.
     """
 
     settings: Settings
@@ -88,13 +98,18 @@ class Run:
     optimizer: Any
     scheduler: Any
     steps: int
+    steps_per_epoch: int
     accelerator: Accelerator
     config: dict[str, Any]
     model_config: dict[str, Any]
     observers: Observers
     progress: Progress = field(default_factory=Progress)
+    recent: list[StepResult] = field(default_factory=list)
     _cached: dict[tuple[Split, Augment], CachedSamples] = field(default_factory=dict, repr=False)
     _loaders: dict[tuple[Split, bool], DataLoader[Batch]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.checkpoints = Checkpoints(self.folder.checkpoints, self.settings.keep)
 
     @property
     def step(self) -> int:
@@ -110,6 +125,11 @@ class Run:
     def main(self) -> bool:
         """Whether this process writes files and speaks."""
         return bool(self.accelerator.is_main_process)
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with this run."""
+        return f"mtlkit train --resume {self.folder.path}"
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, on the main process."""
@@ -192,6 +212,8 @@ class Run:
                     outcome = made.path
                 except MtlkitError as error:
                     outcome = error
+                except OSError as error:
+                    outcome = DataError(f"cannot read the data of {split}: {error}")
             outcome = gather_object([outcome])[local_main]
             if isinstance(outcome, MtlkitError):
                 raise outcome
@@ -210,19 +232,32 @@ class Run:
     def _workers(self) -> int:
         return default_workers() if self.settings.workers is None else self.settings.workers
 
-    def evaluate(self, split: Split, *, full_size: bool = False) -> dict[str, float]:
+    def evaluate(
+        self,
+        split: Split,
+        *,
+        full_size: bool = False,
+        interruption: Interruption | None = None,
+    ) -> Scores:
         """Metrics and losses on a split, which is empty for an empty split.
 
         With ``full_size`` masks, maps and boxes are compared in the pixels of each picture.
+
+        Raises:
+            Interrupted: the run is asked to end.
         """
         key = (split, full_size)
         if key not in self._loaders:  # its worker processes stay for the next evaluation
             self._loaders[key] = self.loader(split, full_size=full_size)
         loader = self._loaders[key]
         if not len(loader):
-            return {}
+            return Scores()
+        batches = read(loader)
         return evaluate(
-            self.model, loader, self.accelerator, channels_last=self.settings.channels_last
+            self.model,
+            batches if interruption is None else interruption.watched(batches),
+            self.accelerator,
+            channels_last=self.settings.channels_last,
         )
 
 
@@ -259,14 +294,18 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
         torch.set_num_threads(cores())  # accelerate launch gives one thread unless told otherwise
     on_cpu = not torch.accelerator.is_available() or "ACCELERATE_USE_CPU" in os.environ
     _check_launcher()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    patience = InitProcessGroupKwargs(
+        backend="gloo" if on_cpu else "nccl", timeout=timedelta(minutes=settings.timeout)
+    )
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=settings.precision,
         log_with=list(settings.log_with) or None,
         project_dir=folder,
+        kwargs_handlers=[patience] if world > 1 else None,
     )
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != accelerator.num_processes:
         raise ConfigError(
             f"{world} processes were started but Accelerate sees {accelerator.num_processes}; "

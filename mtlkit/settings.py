@@ -1,5 +1,6 @@
 """What a user may set about a run, apart from the options of the chosen components."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -68,10 +69,16 @@ class Settings:
         workers: processes that load data, per training process; by default one per two cores, at
             most 8.
         seed: of weights, order, augmentation and noise.
+        on_nonfinite: what a loss or gradient that is not finite does: ``raise`` ends the run,
+            ``skip`` leaves the step out, ``drop-task`` leaves the task out of the step.
         deterministic: use only deterministic algorithms.
         output: folder of the run; by default ``runs/`` and a name made of data, backbone, balancer
             and time.
         resume: go on with the run in this folder, or in ``--output`` when no folder is given.
+        save_every: optimiser steps, or time such as ``90s``, ``10min`` or ``2h``, between two
+            checkpoints inside an epoch; 0 saves after evaluations alone.
+        keep: checkpoints to go on from: the last one, and those before it.
+        timeout: minutes that a process waits for the others before it gives up.
         monitor: TASK/METRIC that decides which checkpoint is best; by default the mean of the
             tasks' primary metrics.
         patience: stop after this many evaluations without a better checkpoint; 0 is never.
@@ -109,14 +116,33 @@ class Settings:
     checkpoint_activations: bool = False
     workers: int | None = None
     seed: int = 0
+    on_nonfinite: Literal["raise", "skip", "drop-task"] = "raise"
     deterministic: bool = False
     output: str | None = None
     resume: bool | str = False
+    save_every: int | str = "10min"
+    keep: int = 2
+    timeout: float = 10.0
     monitor: str | None = None
     patience: int = 0
     log_every: int = 10
     log_with: Sequence[str] = ()
     overfit: int = 0
+
+    def save_cadence(self) -> tuple[int, float]:
+        """What ``save_every`` says: optimiser steps, and seconds; 0 where it says nothing.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        found = re.fullmatch(r"(\d+)\s*(s|min|h)?", str(self.save_every))
+        if found is None:
+            raise ValueError(self.save_every)
+        number, unit = int(found[1]), found[2]
+        return (0, number * _SECONDS[unit]) if unit else (number, 0.0)
+
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from mtlkit.balancer import StepStats
 from mtlkit.balancing import Balancing
-from mtlkit.errors import ConfigError, RunError
+from mtlkit.errors import ConfigError
 from mtlkit.gradients import Cut, Rows
 from mtlkit.model import Model, TaskBatch
+from mtlkit.nonfinite import Fault, Policy, Watch, without
 from mtlkit.processes import Processes
 from mtlkit.sharing import Sharing, kept_buffers
 from mtlkit.window import Window
@@ -33,6 +34,8 @@ class StepResult:
             task without labels; None in a step that did not take them one by one.
         report: of the balancer about its decision.
         backward_passes: through the network.
+        faults: by task id, whether its ``loss`` or ``gradient`` was not finite, in a step that was
+            left out for it, or did without that task.
     """
 
     losses: dict[str, Tensor]
@@ -40,6 +43,7 @@ class StepResult:
     gramian: Tensor | None = None
     report: Mapping[str, float] = field(default_factory=dict)
     backward_passes: int = 1
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 class Step:
@@ -61,6 +65,7 @@ class Step:
         seed: of the run.
         conflict_every: steps between two looks at the tasks' gradients for the log alone; 0 never.
         compile: compile the network.
+        on_nonfinite: what to do about a loss or gradient that is not finite.
 
     Raises:
         ConfigError: ``features`` cannot be used with this balancer or these tasks.
@@ -80,6 +85,7 @@ class Step:
         seed: int = 0,
         conflict_every: int = 0,
         compile: bool = False,
+        on_nonfinite: Policy = "raise",
     ) -> None:
         self.accelerator = accelerator
         self.model = model
@@ -108,6 +114,10 @@ class Step:
             self.parallel = accelerator.prepare_model(self.network)
         balancing.to(self.home)
         self._rows: Rows | None = None
+        self.watch = Watch(
+            on_nonfinite, accelerator, model, optimizer,
+            lambda batch: self._predictions(self.network, batch),
+        )  # fmt: skip
 
     def _check_features(self) -> None:
         if self.balancing.needs == "columns":
@@ -136,30 +146,21 @@ class Step:
         """One optimiser step on the mean losses over a window of batches, on all processes.
 
         Raises:
-            RunError: a task's gradient is not finite; with fp16 that step is left out instead.
+            RunError: a loss or gradient is not finite; the message says whose. On a device that
+                works behind our back the next call may raise it, or :meth:`settle`.
         """
+        before = [b.clone() for b in self.model.buffers()] if self.watch.may_undo else []
         window = Window(
             batches, self.tasks, self.processes, self.home, step=step, epoch=epoch, seed=self.seed
         )
+        if not window.active:  # no process has a label for any task
+            return self._nothing()
         reused = self.balancing.reuses(window.early_stats)
-        weights = self.balancing.known(window.early_stats)
-        looks = bool(self.conflict_every) and step % self.conflict_every == 0
-        if looks or (weights is None and self.one_by_one):
-            stats, weights = self._one_by_one(window, weights)
-            passes = len(window.active) * len(batches)
-        else:
-            stats, weights = self._together(window, weights)
-            passes = len(batches)
-        self._set_balancer_gradients(stats)
-        self._drop_idle(window)
-        if self.clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if not self.optimizer.step_was_skipped:
-            self.balancing.commit(stats, weights, reused=reused)
-            if self.balancing.balancer.revisits:
-                self._revisit(window, stats)
+        stats, weights, passes = self._gradients(window)
+        fault = self.watch.check(window, self._finite(stats))
+        if fault is not None:
+            return self._do_without(fault, window, before)
+        self._move(window, stats, weights, reused=reused)
         return StepResult(
             self._by_task(stats.losses, stats),
             self._by_task(weights, stats),
@@ -167,6 +168,29 @@ class Step:
             {} if reused else dict(self.balancing.balancer.report),
             passes,
         )
+
+    def _gradients(self, window: Window) -> tuple[StepStats, Tensor, int]:
+        """Leave the step's gradients; returns what was decided, and the backward passes made."""
+        weights = self.balancing.known(window.early_stats)
+        looks = bool(self.conflict_every) and window.step % self.conflict_every == 0
+        passes = len(window.batches)
+        if looks or (weights is None and self.one_by_one):
+            stats, weights = self._one_by_one(window, weights)
+            passes *= len(window.active)
+        else:
+            stats, weights = self._together(window, weights)
+        self._set_balancer_gradients(stats)
+        self._drop_idle(window)
+        return stats, weights, passes
+
+    def _move(self, window: Window, stats: StepStats, weights: Tensor, *, reused: bool) -> None:
+        """Move the parameters, and let the balancer remember the step."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.optimizer.step_was_skipped:
+            self.balancing.commit(stats, weights, reused=reused)
+            if self.balancing.balancer.revisits:
+                self._revisit(window, stats)
 
     def _sums(self, predictions: Mapping[str, Tensor], batch: TaskBatch) -> list[Tensor]:
         """Each task's loss, summed over this batch.
@@ -179,10 +203,9 @@ class Step:
             for task, target, present in zip(self.tasks, batch.targets, batch.present, strict=True)
         ]
 
-    def _forward(self, network: Network, batch: TaskBatch) -> list[Tensor]:
+    def _predictions(self, network: Network, batch: TaskBatch) -> Mapping[str, Tensor]:
         with self.accelerator.autocast():
-            predictions = network(*batch.inputs)
-        return self._sums(predictions, batch)
+            return network(*batch.inputs)
 
     # When the weights are known in time: their sum goes back, once for every batch.
 
@@ -190,7 +213,9 @@ class Step:
         """Leave the step's gradient; weights that need the losses wait for the only batch's."""
         stats, values = None, []
         for number, batch in enumerate(window.batches, start=1):
-            sums = self._forward(self.network if self.parallel is None else self.parallel, batch)
+            network = self.network if self.parallel is None else self.parallel
+            predictions = self._predictions(network, batch)
+            sums = self._sums(predictions, batch)
             values.append(_values(sums))
             if weights is None:
                 stats = window.stats(values)
@@ -198,8 +223,9 @@ class Step:
             if self.parallel is None:
                 self._backward(sums, weights, window)
             else:
+                total = window.weighted_mean(sums, weights * self.processes.count)
                 last = number == len(window.batches)
-                self._parallel_backward(self.parallel, sums, weights, window, last=last)
+                self._parallel_backward(self.parallel, total, predictions, last=last)
         assert weights is not None
         if self.parallel is None:
             self._sum_gradients([*self.sharing.shared, *self._own_together(window)])
@@ -217,20 +243,12 @@ class Step:
             self.accelerator.backward(total)
 
     def _parallel_backward(
-        self,
-        network: nn.Module,
-        sums: list[Tensor],
-        weights: Tensor,
-        window: Window,
-        *,
-        last: bool,
+        self, network: nn.Module, total: Tensor, predictions: Mapping[str, Tensor], *, last: bool
     ) -> None:
         """The same through DDP, which averages over processes and must see every head used."""
-        idle = [sums[i] for i in range(len(sums)) if i not in window.active]
-        total = window.weighted_mean(sums, weights * self.processes.count)
-        total = torch.stack([total, *(s.to(total) * 0 for s in idle)]).sum()
+        used = [p.reshape(-1)[:0].sum().to(total) for p in predictions.values()]  # zeros, exactly
         with nullcontext() if last else self.accelerator.no_sync(network):
-            self.accelerator.backward(total)
+            self.accelerator.backward(torch.stack([total, *used]).sum())
 
     # When they depend on the tasks' gradients: each loss goes back by itself.
 
@@ -244,8 +262,9 @@ class Step:
             self.rows.exchange()
             gramian = self.rows.gramian()
         stats = window.stats(values, gramian / scale**2)
-        if not self._finite(stats):  # fp16: leave something for the scaler to see, and to skip
-            weights = torch.full_like(stats.losses, float("nan"))
+        assert stats.gramian is not None
+        if not bool((stats.losses.isfinite() & stats.gramian.diagonal().isfinite()).all()):
+            weights = torch.full_like(stats.losses, float("nan"))  # nothing can be decided
         if weights is None and self.balancing.needs == "columns":
             rows_Ap = self.rows.active(window.active)
             if scale != 1:
@@ -293,19 +312,37 @@ class Step:
             size = (images.shape[-2], images.shape[-1])
             return self.decode(cut.features, tasks, size), cut
 
-    def _finite(self, stats: StepStats) -> bool:
-        """Whether all losses and gradients are finite; False only where a scaler can mend it."""
-        assert stats.gramian is not None
-        bad = ~(stats.losses.isfinite() & stats.gramian.diagonal().isfinite())
-        if not bad.any():
-            return True
-        if self.accelerator.scaler:
-            return False
-        ids = [self.tasks[i].id for i in stats.index[bad].tolist()]
-        raise RunError(
-            f"the loss or gradient of task '{ids[0]}' is not finite at step {stats.step}; "
-            "try a lower --lr, --clip 1, or --precision no"
-        )
+    # What is not finite.
+
+    def _finite(self, stats: StepStats) -> Tensor:
+        """Whether losses and gradients are, as one boolean; clips the gradients on the way."""
+        finite = stats.losses.isfinite().all()
+        if self.clip:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip)
+        if self.accelerator.scaler is not None:  # it sees to the gradients
+            return finite
+        if not self.clip:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+        return torch.logical_and(finite.to(norm.device), norm.isfinite())
+
+    def _do_without(self, fault: Fault, window: Window, before: Sequence[Tensor]) -> StepResult:
+        """Undo a step's beginnings, and do it without the tasks at fault if any are left."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(self.model.buffers(), before, strict=True):
+            buffer.copy_(value)
+        bad = [i for i in window.active if self.tasks[i].id in fault.tasks]
+        if self.watch.policy == "drop-task" and 0 < len(bad) < len(window.active):
+            rest = [without(batch, bad) for batch in window.batches]
+            result = self(rest, step=window.step, epoch=window.early_stats.epoch)
+            return replace(result, faults={**fault.tasks, **result.faults})
+        return replace(self._nothing(), faults=fault.tasks)
+
+    def _nothing(self) -> StepResult:
+        """Of a step that moved nothing."""
+        unknown = torch.full((), float("nan"), dtype=torch.float64, device=self.home)
+        by_task = dict.fromkeys(self.model.tasks, unknown)
+        return StepResult(by_task, by_task, backward_passes=0)
 
     # After the backward passes.
 
@@ -352,7 +389,10 @@ class Step:
     def _revisit(self, window: Window, stats: StepStats) -> None:
         """Show the balancer the losses of the same batches after the step."""
         with kept_buffers(self.model):
-            values = [_values(self._forward(self.network, batch)) for batch in window.batches]
+            values = [
+                _values(self._sums(self._predictions(self.network, batch), batch))
+                for batch in window.batches
+            ]
         self.balancing.revisit(stats, window.stats(values).losses)
 
     def _by_task(self, values: Tensor, stats: StepStats) -> dict[str, Tensor]:
@@ -370,6 +410,14 @@ class Step:
         return out
 
     # Between the steps.
+
+    def settle(self) -> None:
+        """Find out what the last step left open: before its outcome is kept.
+
+        Raises:
+            RunError: a loss or gradient was not finite.
+        """
+        self.watch.settle()
 
     def share_buffers(self) -> None:
         """Give all processes the running statistics of the first, so that all evaluate alike."""

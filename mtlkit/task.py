@@ -1,8 +1,9 @@
 """Task: one thing the network learns."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from copy import copy
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -11,6 +12,18 @@ from mtlkit.data import DatasetSpec, Kind, TargetSpec
 from mtlkit.head import Output
 
 Decoded = dict[str, Any]
+
+
+class Table(NamedTuple):
+    """Numbers with a name for each row and column, for the report of a run.
+
+    One whose rows and columns have the same names is shown as a confusion matrix: how often each
+    row's class was taken for each column's.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: list[list[float]]
 
 
 class Task(ABC):
@@ -45,6 +58,8 @@ class Task(ABC):
     """Which of its metrics stands for it when the best checkpoint is chosen."""
     higher_is_better: ClassVar[bool] = True
     """Of the primary metric."""
+    lower_is_better: ClassVar[tuple[str, ...]] = ()
+    """Names of other metrics where lower is better."""
     view_channels: ClassVar[int | None] = None
     """Channels of what :meth:`view` returns, for a task that alters the image; else None."""
 
@@ -138,6 +153,21 @@ class Task(ABC):
         """Feed one batch into what :meth:`metric` made."""
         if bool(present.any()):
             metric.update(prediction[present], target[present])
+
+    def tables(self, metric: Any) -> Mapping[str, Table]:
+        """What was counted besides numbers, by title: by default nothing.
+
+        Args:
+            metric: after its ``compute()``. Only inside of that are a metric's states those of all
+                processes, so that is where it keeps what is needed here.
+        """
+        return {}
+
+    def better(self, metric: str) -> int:
+        """1 where higher is better, -1 where lower is, as for the loss."""
+        if metric == self.primary:
+            return 1 if self.higher_is_better else -1
+        return -1 if metric in (*self.lower_is_better, "loss") else 1
 
     @abstractmethod
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:

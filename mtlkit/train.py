@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,76 +19,105 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mtlkit.checkpoint import load_tree, save_model, save_tree
+from mtlkit.checkpoint import load_tree
 from mtlkit.data import Split
-from mtlkit.errors import RunError
-from mtlkit.evaluate import score
-from mtlkit.interruption import Interruption
-from mtlkit.loader import Batch, Batches, Prepared
+from mtlkit.evaluate import Scores, score
+from mtlkit.interruption import Asked, Interrupted, Interruption
+from mtlkit.loader import Batch, Batches, Prepared, read
 from mtlkit.model import Model, TaskBatch
-from mtlkit.resume import save_last
+from mtlkit.nonfinite import Fault, save_batch
+from mtlkit.record import peak_bytes, write_tables
+from mtlkit.saving import on_main, save_best, save_last
 from mtlkit.session import Run
 from mtlkit.settings import Settings
-from mtlkit.step import StepResult
+from mtlkit.trouble import explained
 
 GALLERY_SIZE = 6
 
 
 def train(run: Run) -> dict[str, Any]:
-    """Train to the end, evaluate on test once, write everything; returns results.json's content."""
+    """Train to the end, evaluate on test once, write everything; returns results.json's content.
+
+    Raises:
+        RunError: it cannot go on; what was saved can be gone on from.
+    """
     started = time.monotonic() - run.progress.seconds
     try:
         run.observers.notify("mtlkit_run_started", run=run)
-        with Interruption() as interruption:
-            reason = _train(run, interruption, started)
-            run.progress.seconds = time.monotonic() - started
-            if interruption.signal:
-                save_last(run)
-                again = f"mtlkit train --resume {run.folder.path}"
-                run.say(f"stopped by a signal; go on with: {again}")
-                raise SystemExit(128 + interruption.signal)
-        if reason:
-            run.say(f"stopped early: {reason}")
-        summary = _finish(run, started)
+        summary = _train_and_finish(run, started)
     except BaseException as error:
-        run.observers.notify("mtlkit_run_failed", run=run, error=error)
+        better = explained(error, run.again)
+        run.observers.notify("mtlkit_run_failed", run=run, error=better or error)
+        if better is not None:
+            raise better from error
         raise
+    finally:
+        run.folder.unlock()
     run.observers.notify("mtlkit_run_ended", run=run, summary=summary)
     run.accelerator.end_training()
     return summary
 
 
-def _train(run: Run, interruption: Interruption, started: float) -> str | None:
+def _train_and_finish(run: Run, started: float) -> dict[str, Any]:
+    steps, seconds = run.settings.save_cadence()
+    run.engine.watch.tell = partial(tell, run)
+    with Interruption(run.accelerator, save_after=seconds) as interruption:
+        reason = _train(run, interruption, started, save_every=steps)
+        if interruption.signal:
+            _save(run, interruption, started)
+            run.say(f"stopped by a signal; go on with: {run.again}")
+            on_main(run, lambda: draw(run))
+            raise SystemExit(128 + interruption.signal)
+    if reason:
+        run.say(f"stopped early: {reason}")
+    return _finish(run, started)
+
+
+def _save(run: Run, interruption: Interruption, started: float) -> None:
+    """Write ``checkpoints/last``."""
+    run.engine.settle()
+    run.progress.seconds = time.monotonic() - started
+    save_last(run)
+    interruption.saved()
+
+
+def _train(run: Run, interruption: Interruption, started: float, *, save_every: int) -> str | None:
     """Epochs until the planned steps are done; returns why it stopped earlier, if it did."""
     settings, progress = run.settings, run.progress
     loader = run.loader("train", train=True)
+    batches = loader.batch_sampler.total  # type: ignore[union-attr]
     run.model.train()
-    while progress.step < run.steps:
-        run.observers.notify("mtlkit_epoch_started", run=run)
-        _epoch(run, loader, interruption)
-        if interruption.signal:
+    while progress.step < run.steps or progress.evaluated < progress.step:
+        if progress.step < run.steps and progress.batch < batches:
+            run.observers.notify("mtlkit_epoch_started", run=run)
+            for asked in _epoch(run, loader, interruption):
+                due = asked.save or (save_every and progress.step % save_every == 0)
+                if due and not asked.end:
+                    _save(run, interruption, started)
+        try:
+            result = None if interruption.signal else _evaluate(run, interruption)
+        except Interrupted:
+            result = None
+        if result is None:
             return None
-        finished = progress.batch >= loader.batch_sampler.total  # type: ignore[union-attr]
-        run.engine.share_buffers()
-        result = _evaluate_and_keep(run)
-        progress.seconds = time.monotonic() - started
-        if finished:
+        if progress.batch >= batches:
             progress.epoch, progress.batch = progress.epoch + 1, 0
-        save_last(run)
+        _save(run, interruption, started)
+        if progress.best_step == progress.step:  # what is in last, should it not be written
+            save_best(run, result)
         if settings.patience and progress.stale >= settings.patience:
             return f"no better checkpoint in {progress.stale} evaluations"
-        reason = run.observers.stop_reason(run, result)
+        reason = run.observers.stop_reason(run, {"split": "val", **result})
         if reason:
             return reason
     return None
 
 
-def _epoch(run: Run, loader: DataLoader[Batch], interruption: Interruption) -> None:
-    """What is left of one epoch, or of the planned steps."""
+def _epoch(run: Run, loader: DataLoader[Batch], interruption: Interruption) -> Iterator[Asked]:
+    """What is left of one epoch, or of the planned steps; after each it yields what is asked."""
     settings, progress = run.settings, run.progress
     batches: Batches = loader.batch_sampler  # type: ignore[assignment]
     batches.epoch, batches.start = progress.epoch, progress.batch
-    recent: list[StepResult] = []
     since, images = time.monotonic(), 0
     bar = tqdm(
         total=-(-batches.total // settings.accumulate),
@@ -103,18 +133,35 @@ def _epoch(run: Run, loader: DataLoader[Batch], interruption: Interruption) -> N
         result = run.engine(window, step=progress.step, epoch=progress.epoch)
         progress.step += 1
         progress.batch += len(window)
-        recent.append(result)
+        progress.faults += bool(result.faults)
+        run.recent.append(result)
         images += sum(len(batch.present[0]) for batch in window)
         bar.update()
         run.observers.notify("mtlkit_step_ended", run=run, step=result)
         if progress.step % settings.log_every == 0:
             speed = images * run.accelerator.num_processes / (time.monotonic() - since)
-            values = _log_training(run, recent, speed)
+            values = _log_training(run, speed)
             bar.set_postfix(loss=f"{values['loss']:.3f}", images_s=f"{speed:.0f}")
-            recent, since, images = [], time.monotonic(), 0
-        if progress.step >= run.steps or interruption.agreed(run.accelerator, progress.step):
+            since, images = time.monotonic(), 0
+        asked = interruption.asked()
+        yield asked
+        if progress.step >= run.steps or asked.end:
             break
     bar.close()
+
+
+def tell(run: Run, fault: Fault) -> str:
+    """Say what was not finite, and keep the batch it came from; returns where it is."""
+    file = run.folder.path / "bad_batch.safetensors"
+    note = f" (that batch is kept in {file})"
+    if run.settings.on_nonfinite != "raise":
+        run.say(f"note: {fault}{note}: {run.settings.on_nonfinite}")
+    if fault.batch is not None:
+        try:
+            save_batch(file, fault.batch, list(run.model.tasks), step=fault.step)
+        except OSError as error:
+            run.say(f"note: cannot write {file}: {error}")
+    return note
 
 
 def windows(
@@ -122,7 +169,7 @@ def windows(
 ) -> Iterator[list[TaskBatch]]:
     """Batches on the device, as many at a time as one optimiser step takes."""
     window: list[TaskBatch] = []
-    for batch in loader:
+    for batch in read(loader):
         window.append(model.prepare(batch, channels_last=settings.channels_last))
         if len(window) == settings.accumulate:
             yield window
@@ -131,27 +178,24 @@ def windows(
         yield window
 
 
-def _log_training(run: Run, recent: Sequence[StepResult], speed: float) -> dict[str, float]:
+def _log_training(run: Run, speed: float) -> dict[str, float]:
     """Log the means of the last steps; here the host waits for the device."""
-    ids = list(run.model.tasks)
+    ids, recent = list(run.model.tasks), run.recent
     losses = [torch.stack([r.losses[id] for r in recent]).nanmean().item() for id in ids]
     weights = [torch.stack([r.weights[id] for r in recent]).nanmean().item() for id in ids]
-    for id, loss, weight in zip(ids, losses, weights, strict=True):
-        if math.isinf(loss) or (math.isnan(loss) and not math.isnan(weight)):
-            raise RunError(
-                f"the loss of task '{id}' became {loss} at or before step {run.progress.step}; "
-                "try a lower --lr, --clip 1, or --precision no"
-            )
     values = {f"{id}/loss": loss for id, loss in zip(ids, losses, strict=True)}
     values |= {f"{id}/weight": weight for id, weight in zip(ids, weights, strict=True)}
     values |= _conflicts(ids, [r.gramian for r in recent if r.gramian is not None])
-    for name in {name for r in recent for name in r.report}:
+    for name in {name: None for r in recent for name in r.report}:
         noted = [r.report[name] for r in recent if name in r.report]
         values[f"balancer/{name}"] = sum(noted) / len(noted)
     values["loss"] = sum(loss for loss in losses if loss == loss)
     values["lr"] = run.optimizer.param_groups[0]["lr"]
     values["images_per_second"] = speed
+    if run.progress.faults:
+        values["nonfinite_steps"] = run.progress.faults
     run.log("train", values)
+    run.recent = []
     return values
 
 
@@ -170,22 +214,20 @@ def _conflicts(ids: Sequence[str], gramians: Sequence[Tensor]) -> dict[str, floa
     return values
 
 
-def _evaluate_and_keep(run: Run) -> dict[str, Any]:
-    """Evaluate on val; keep the model if it is the best so far; returns what observers are told."""
+def _evaluate(run: Run, interruption: Interruption) -> Scores:
+    """Evaluate on val and note whether the model is the best so far; returns its metrics."""
     progress = run.progress
-    values = run.evaluate("val")
+    run.engine.settle()
+    run.engine.share_buffers()
+    values = run.evaluate("val", interruption=interruption)
     run.log("val", values)
-    result = {"split": "val", **values}
-    run.observers.notify("mtlkit_evaluated", run=run, result=result)
+    progress.evaluated = progress.step
+    run.observers.notify("mtlkit_evaluated", run=run, result={"split": "val", **values})
     tasks = run.model.tasks.values()
     now = score(values, tasks, run.settings.monitor) if values else float(progress.step)
     better = now > progress.best_score or progress.best_step == 0
     if better:
         progress.best_score, progress.best_step, progress.stale = now, progress.step, 0
-        if run.main:
-            best = {"model": run.model.state_dict(), "step": progress.step, "val": values}
-            save_tree(run.folder.best, best)
-            save_model(run.folder.model, run.model, run.model_config)
     else:
         progress.stale += 1
     shown = [f"{t.id}/{t.primary} {values.get(f'{t.id}/{t.primary}', math.nan):.3f}" for t in tasks]
@@ -193,7 +235,7 @@ def _evaluate_and_keep(run: Run) -> dict[str, Any]:
         f"epoch {progress.epoch + 1:3d}/{run.settings.epochs}  step {progress.step:6d}  "
         f"val: loss {values.get('loss', math.nan):.3f}  {'  '.join(shown)}{'  best' * better}"
     )
-    return result
+    return values
 
 
 def _finish(run: Run, started: float) -> dict[str, Any]:
@@ -205,19 +247,23 @@ def _finish(run: Run, started: float) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "test": run.evaluate("test"),
         "val": best["val"],
-        "best_step": progress.best_step,
+        "best_step": best["step"],
         "steps": progress.step,
         "balancer": {"name": run.config["balancer"]["name"]},
         "seconds": time.monotonic() - started,
+        "peak_bytes": peak_bytes(run.accelerator.device),
         "status": "ok",
     }
-    result = {"split": "test", **summary["test"]}
-    run.observers.notify("mtlkit_evaluated", run=run, result=result)
-    if run.main:
-        run.progress.epoch = max(0, progress.epoch - 1)
-        run.folder.log(progress.step, run.progress.epoch, "test", summary["test"])
+    run.observers.notify("mtlkit_evaluated", run=run, result={"split": "test", **summary["test"]})
+    epoch = max(0, progress.epoch - 1)
+
+    def write() -> None:
+        run.folder.log(progress.step, epoch, "test", summary["test"])
         run.folder.write_results(summary)
+        write_tables(run.folder.path, "test", summary["test"])
         draw(run)
+
+    on_main(run, write)
     return summary
 
 

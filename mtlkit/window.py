@@ -40,6 +40,7 @@ class Window:
         seed: int,
     ) -> None:
         self.batches = batches
+        self.step = step
         self.tasks = tasks
         self.processes = processes
         has = [any(flags) for flags in zip(*(batch.labelled for batch in batches), strict=True)]

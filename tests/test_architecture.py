@@ -18,12 +18,14 @@ CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"
 ENGINE = {
     "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "plots", "session", "resume", "interruption",
+    "picture", "panels", "plots", "record", "session", "resume", "interruption", "saving", "files",
+    "trouble", "student", "nonfinite", "random_state", "optimizer_state", "hub", "card", "markdown",
+    "lookahead", "attention", "interval", "heat_maps",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
     "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "demo", "__main__",
+    "report", "notebook", "own_data", "affinity", "effects", "answer", "demo", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

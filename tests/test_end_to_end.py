@@ -44,7 +44,9 @@ def test_a_run_leaves_every_file_of_the_contract(run: Path) -> None:
     for name in (
         "config.yaml", "env.json", "metrics.jsonl", "results.json", "checkpoints/last",
         "checkpoints/best", "model/config.json", "model/model.safetensors", "plots/losses.png",
-        "plots/metrics.png", "plots/weights.png", "gallery/samples.png",
+        "plots/metrics.png", "plots/weights.png", "gallery/samples.png", "gallery/samples.json",
+        "about.json", "tables/val.json", "tables/test.json", "report.html", "report.md",
+        "results.csv",
     ):  # fmt: skip
         assert (run / name).exists(), name
     assert not [file for file in run.rglob("*") if file.suffix in (".new", ".old", ".pkl", ".pt")]

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,11 +94,32 @@ def test_every_hook_and_argument_is_in_the_readme() -> None:
                 assert f"  - `{argument}`: " in entry.split("\n- `")[0]
 
 
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def python_blocks() -> tuple[list[str], list[str], list[str]]:
+    """Files of the plugin by hand, examples that this file writes, and what is to be run."""
+    files = [block for block in blocks("python") if block.startswith("# my_plugin/")]
+    written = [block for block in blocks("python") if block in examples()]
+    run = [block for block in blocks("python") if block not in (*files, *written)]
+    return files, written, run
+
+
+def test_the_python_examples_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    example = next(block for block in blocks("python") if "mtlkit.fit" in block)
-    small = '{"name": "shapes", "train": 32, "val": 8, "test": 8}, batch_size=8, workers=0'
-    exec(compile(example.replace('"shapes"', small), "README.md", "exec"), {})
+    small = '{"name": "shapes", "train": 16, "val": 8, "test": 8}, batch_size=8, workers=0'
+    names: dict[str, Any] = {}
+    for block in python_blocks()[2]:
+        exec(compile(block.replace('"shapes"', small), "README.md", "exec"), names)
+    assert names["model"].tasks.keys() == names["answer"].keys() == {"seg", "cls"}
+    assert (tmp_path / "my-model" / "README.md").is_file()
+    assert (tmp_path / "first-model" / "README.md").is_file()
+
+
+def test_every_other_python_block_is_a_file_that_is_tested() -> None:
+    files, written, run = python_blocks()
+    assert len(files) == 2  # the fixture my_plugin installs them
+    assert len(written) == len(KINDS) - 1  # the tests of scaffold run them
+    assert len(run) == 4
 
 
 def test_the_yaml_example_is_a_configuration(tmp_path: Path) -> None:

@@ -225,6 +225,21 @@ def _metrics_have_their_names_and_add_up_over_batches(subject: Subject) -> None:
 
 
 @CHECKS.add(
+    why="The report of a run shows them.",
+    mend="tables() returns Tables, each with a name per row and column and as many numbers.",
+)
+def _tables_have_a_name_for_every_row_and_column(subject: Subject) -> None:
+    task = _build(subject)
+    metric = task.metric()
+    task.update(metric, *_batch(task, subject))
+    metric.compute()
+    for title, table in task.tables(metric).items():
+        shape = [len(row) for row in table.values]
+        fits = shape == [len(table.columns)] * len(table.rows)
+        expect(fits, f"'{title}' has {len(table.rows)} x {len(table.columns)} names, not so values")
+
+
+@CHECKS.add(
     why="Predictions are written as JSON and picture files, and drawn beside the truth.",
     mend="decode() and decode_target() return the same terms: numbers, text and lists of them, or "
     "uint8 tensors [H, W] or [3, H, W] at the size of the picture; draw() returns a picture.",

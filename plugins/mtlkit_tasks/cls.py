@@ -4,10 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtlkit import DatasetSpec, Decoded, Task
+from mtlkit import DatasetSpec, Decoded, Table, Task
 from mtlkit_tasks._draw import label as write
 from mtlkit_tasks._masked import spread, widen
-from mtlkit_tasks._metric import SampleMean
+from mtlkit_tasks._metric import Confusion, SampleMean
+
+_MOST_COUNTED = 200
+"""Classes up to which is counted what each was taken for: the square of them is kept."""
 
 _NAMED = 5  # of the most probable classes
 
@@ -69,15 +72,27 @@ class Classification(Task):
         """Number of labelled images."""
         return present.sum().float()
 
-    def metric(self) -> SampleMean:
+    def metric(self) -> Confusion | SampleMean:
         """The share of images that are right."""
-        return SampleMean(self.metric_names)
+        if self.out_channels > _MOST_COUNTED:
+            return SampleMean(self.metric_names)
+        return Confusion(self.out_channels, self.metric_names)
 
     def update(
-        self, metric: SampleMean, prediction: Tensor, target: Tensor, present: Tensor
+        self, metric: Confusion | SampleMean, prediction: Tensor, target: Tensor, present: Tensor
     ) -> None:
         """Feed one batch."""
-        metric.update([(prediction.max(1).indices == target).float()], present)
+        answer = prediction.max(1).indices
+        if isinstance(metric, Confusion):
+            metric.update(answer, target, present)
+        else:
+            metric.update([(answer == target).float()], present)
+
+    def tables(self, metric: Confusion | SampleMean) -> dict[str, Table]:
+        """Which classes images were taken for, and how well each class is found."""
+        if isinstance(metric, SampleMean):
+            return {}
+        return metric.tables(self.classes, ("precision", "recall"))
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
         """``class``: its name, ``index``, ``probability``, and the ``probabilities`` of a few."""

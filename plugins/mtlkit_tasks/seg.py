@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtlkit import DatasetSpec, Decoded, Task
+from mtlkit import DatasetSpec, Decoded, Table, Task
 from mtlkit_tasks._draw import tint
 from mtlkit_tasks._image import resized
 from mtlkit_tasks._masked import choose, spread, widen
@@ -103,6 +103,10 @@ class Segmentation(Task):
     ) -> None:
         """Feed one batch."""
         metric.update(prediction.max(1).indices, target, self._valid(target, present))
+
+    def tables(self, metric: Confusion) -> dict[str, Table]:
+        """Which classes pixels were taken for, and how well each class is found."""
+        return metric.tables(self.classes, ("IoU", "F1"))
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
         """``mask``: the class of every pixel of the picture."""

@@ -1,5 +1,6 @@
 """Evaluation: never waits for the device, and compares at the size that is asked for."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from torchvision import tv_tensors
 
 from mtlkit import Backbone, DatasetSpec, Features, FeatureSpec, Head, Model, TargetSpec
 from mtlkit.build import build_model, create
-from mtlkit.evaluate import evaluate
+from mtlkit.evaluate import evaluate, sign
 from mtlkit.full_size import FullSize
 from mtlkit.loader import Batch, Batches, Prepared
 from mtlkit.settings import Choice, TaskChoice
@@ -28,13 +29,13 @@ def loaded(prepared: Prepared | FullSize, size: int, rank: int = 0, world: int =
     return [prepared.collate([prepared[key] for key in keys]) for keys in batches]
 
 
-def shapes(ids: Sequence[str], **options: Any) -> tuple[Model, Prepared]:
+def shapes(ids: Sequence[str], backbone: str = "segnet", **options: Any) -> tuple[Model, Prepared]:
     """A small network with random weights, and five generated pictures of its size."""
     data = create("dataset", Choice("shapes", {"train": 2, "val": 5, "test": 2, "size": 32}))
     torch.manual_seed(0)
     tasks = {id: TaskChoice(id, options.get(id, {})) for id in ids}
-    segnet = Choice("segnet", {"width": 4})
-    model = build_model(tasks, segnet, data.spec, image_size=(32, 32), views="own")
+    small = Choice(backbone, {"width": 4})
+    model = build_model(tasks, small, data.spec, image_size=(32, 32), views="own")
     targets = {id: data.spec.targets[id] for id in ids if id in data.spec.targets}
     return model, Prepared(data.split("val"), targets, (32, 32))
 
@@ -199,15 +200,38 @@ def test_pictures_of_two_sizes_are_compared_in_their_own_pixels(size: int) -> No
     assert results["seg/loss"] == pytest.approx(total / (7 * 8 + 2 * 6))
 
 
-def work(accelerator: Accelerator) -> dict[str, float]:
+def test_what_tasks_counted_comes_with_the_numbers() -> None:
+    tables = evaluate(opinionated(), loaded(two_pictures(), 2), Accelerator(cpu=True)).tables
+    assert tables["seg/confusion"] == (("left", "right"), ("left", "right"), [[23, 0], [11, 34]])
+    by_class = tables["seg/by class"]
+    assert by_class.columns == ("IoU", "F1", "share of truth")
+    assert by_class.values[0] == pytest.approx([23 / 34, 46 / 57, 23 / 68])
+    assert tables["cls/confusion"].values == [[0, 1], [0, 1]]
+    rates = tables["cls/by class"].values
+    assert rates[0] == pytest.approx([math.nan, 0, 0.5], nan_ok=True)  # precision: never answered
+    assert rates[1] == [0.5, 1, 0.5]
+    assert not [title for title in tables if title.startswith("bbox/")]
+
+
+def work(accelerator: Accelerator) -> tuple[dict[str, float], list[Any]]:
     rank, world = accelerator.process_index, accelerator.num_processes
     three = two_pictures()
     three.once.samples = [three.once.samples[i] for i in (0, 1, 0)]  # type: ignore[assignment]
-    return evaluate(opinionated(), loaded(three, 1, rank, world), accelerator)
+    scores = evaluate(opinionated(), loaded(three, 1, rank, world), accelerator)
+    return dict(scores), [scores.tables[f"{id}/confusion"].values for id in ("seg", "cls")]
 
 
 def test_full_size_results_are_those_of_one_process_on_two(tmp_path: Any) -> None:
-    one = work(Accelerator(cpu=True))
+    one, counted = work(Accelerator(cpu=True))
     assert one["bbox/l2"] == pytest.approx((1 + 1.25 + 1) / 3)
-    for found in run_together(work, 2, tmp_path):
+    for found, tables in run_together(work, 2, tmp_path):
         assert found == pytest.approx(one, rel=1e-6)
+        assert tables == counted
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("bbox/l2", -1), ("bbox/iou", 1), ("bbox/loss", -1), ("loss", -1), ("seg/weighted_iou", 1)],
+)
+def test_a_monitored_metric_goes_the_way_its_task_says(metric: str, expected: int) -> None:
+    assert sign(metric, opinionated().tasks.values()) == expected

@@ -54,7 +54,10 @@ def test_resuming_after_three_of_six_epochs_ends_at_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(mtlkit.train, "save_last", crash_after_three_epochs)
         assert main([*command, "--output", str(tmp_path / "cut")]) == 130
+    page = (tmp_path / "cut" / "report.html").read_text()
+    assert "This run did not finish" in page
     assert main(["train", "--resume", str(tmp_path / "cut")]) == 0
+    assert "did not finish" not in (tmp_path / "cut" / "report.html").read_text()
     whole, cut = (
         load_file(tmp_path / name / "checkpoints" / "last" / "state.safetensors")
         for name in ("whole", "cut")

@@ -6,13 +6,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from toys import SIZE, Regress, ToyData, toy_model, train_steps
+from toys import SIZE, ToyData, toy_model, train_steps
 
 from mtlkit import LossBalancer, StepStats, create
-from mtlkit.balancing import Balancing
 from mtlkit.loader import Batches, Prepared
-from mtlkit.sharing import find_sharing
-from mtlkit.step import Step
 
 TASKS = ("a", "b")
 
@@ -109,25 +106,3 @@ def test_the_balancers_own_parameters_follow_its_objective() -> None:
     mean = torch.stack([results[0].losses["a"], results[0].losses["b"]])
     expected = -0.1 * (0.5 - 0.5 * mean)  # one SGD step of d/ds (exp(-s) L / 2 + s / 2) at 0
     torch.testing.assert_close(balancer.log_variance.double(), expected, rtol=1e-6, atol=0)
-
-
-def test_infinity_in_one_task_stays_out_of_the_others_heads() -> None:
-    class Exploding(Regress):
-        def loss(
-            self, prediction: Tensor, target: Tensor, present: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            total, count = super().loss(prediction, target, present)
-            return total * float("inf"), count
-
-    data = ToyData()
-    model = toy_model(data.spec)
-    model.tasks["b"] = Exploding("b", data.spec, SIZE)
-    accelerator = Accelerator(cpu=True)
-    optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
-    balancing = Balancing(create("balancer", "equal", TASKS))
-    step = Step(accelerator, model, balancing, optimizer, find_sharing(model))
-    prepared = Prepared(data.split("train"), data.spec.targets, SIZE)
-    batch = prepared.collate([prepared[key] for key in _epoch(0)[0]])
-    step([model.prepare(batch)], step=0, epoch=0)
-    assert all(p.isfinite().all() for p in model.own_parameters("a"))
-    assert not any(p.isfinite().all() for p in model.heads["b"].parameters())

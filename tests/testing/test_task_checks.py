@@ -5,7 +5,7 @@ import torch
 from faults import fault, own_checks
 from torchmetrics import Metric
 
-from mtlkit import Task
+from mtlkit import Table, Task
 from mtlkit.testing import check_task
 
 
@@ -229,6 +229,11 @@ class UnlabelledMetric(Right):
         metric.update(prediction, target)
 
 
+class NamelessTable(Right):
+    def tables(self, metric):
+        return {"counts": Table(("a", "b"), ("c",), [[1.0]])}
+
+
 VIEWS = "views and made targets depend on each sample alone"
 
 
@@ -242,6 +247,11 @@ VIEWS = "views and made targets depend on each sample alone"
             UnlabelledMetric,
             "metrics have their names and add up over batches",
             "of the labelled samples at once, and",
+        ),
+        (
+            NamelessTable,
+            "tables have a name for every row and column",
+            "'counts' has 2 x 1 names, not so values",
         ),
     ],
 )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from installing import Install
+from small_run import small_run
 
 from mtlkit import registry
-from mtlkit.cli import main
 
 PARTS = '''
 from collections.abc import Sequence
@@ -220,12 +220,5 @@ def toy(install: Install, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def six_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of all tasks that come with mtlkit, hardly trained."""
-    folder = tmp_path_factory.mktemp("runs") / "six"
-    options = [
-        "--tasks", "seg,cls,bbox,denoise,edge,colourise", "--backbone", "segnet",
-        "--backbone.width", "4", "--image-size", "32", "--batch-size", "8", "--max-steps", "2",
-        "--data.train", "16", "--data.val", "4", "--data.test", "4", "--workers", "0",
-        "--output", str(folder),
-    ]  # fmt: skip
-    assert main(["train", *options]) == 0
-    return folder
+    tasks = "seg,cls,bbox,denoise,edge,colourise"
+    return small_run(tmp_path_factory.mktemp("runs") / "six", tasks=tasks, max_steps=2)
