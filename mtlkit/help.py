@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "measure a trained run on a split of its data",
     "report": "a page on one run, or on several compared: mtlkit report RUN...",
     "predict": "predict for picture files with a trained run",
+    "demo": "try a trained run on pictures dropped on a page in the browser",
     "share": "write a trained model with its card, or push it to the Hugging Face Hub",
     "bench": "measure balancers, or one network against one per task, on your network and data",
     "affinity": "which tasks help or hurt each other, in a trained run or while one is trained",

@@ -65,6 +65,8 @@ class Task(ABC):
 
     out_channels: int
     """Channels of the raw prediction, set by the constructor."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes it tells apart, in the order of their indices: how a mask is read."""
 
     def __init__(
         self,
@@ -176,8 +178,8 @@ class Task(ABC):
             image: uint8 ``[3, H, W]``, the original picture; its size may differ.
 
         Returns:
-            Numbers, strings and lists of them for JSON; uint8 tensors ``[H, W]`` (class indices) or
-            ``[3, H, W]`` (RGB) for picture files.
+            Numbers, strings, lists and mappings of them for JSON; uint8 tensors ``[H, W]`` (class
+            indices) or ``[3, H, W]`` (RGB) for picture files.
         """
 
     @abstractmethod

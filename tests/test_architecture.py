@@ -27,7 +27,7 @@ WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",
     "limits", "config", "saved", "build", "help", "cli", "commands", "api", "notebook", "own_data",
     "launch", "bench", "measure", "scaffold", "data_check", "report", "affinity", "effects",
-    "answer", "__main__",
+    "answer", "demo", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

@@ -100,7 +100,12 @@ def _line(image: Tensor) -> int:
 
 def _border(mask: Tensor) -> Tensor:
     """Pixels with another class within a line's width."""
-    width = _line(mask)
     values = mask.float()[None]
-    high, low = (F.max_pool2d(v, 2 * width + 1, 1, width)[0] for v in (values, -values))
-    return high != -low
+    return _highest(values, _line(mask))[0] != -_highest(-values, _line(mask))[0]
+
+
+def _highest(values: Tensor, reach: int) -> Tensor:
+    """The highest of ``[1, H, W]`` within a square around each pixel: by columns, then by rows."""
+    window = 2 * reach + 1
+    columns = F.max_pool2d(values, (window, 1), 1, (reach, 0))
+    return F.max_pool2d(columns, (1, window), 1, (0, reach))

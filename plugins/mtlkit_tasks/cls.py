@@ -12,6 +12,8 @@ from mtlkit_tasks._metric import Confusion, SampleMean
 _MOST_COUNTED = 200
 """Classes up to which is counted what each was taken for: the square of them is kept."""
 
+_NAMED = 5  # of the most probable classes
+
 
 class Classification(Task):
     """The class of the image, by cross-entropy.
@@ -93,9 +95,14 @@ class Classification(Task):
         return metric.tables(self.classes, ("precision", "recall"))
 
     def decode(self, prediction: Tensor, image: Tensor) -> Decoded:
-        """``class``: its name, ``index`` and ``probability``."""
-        probability, index = prediction.detach().float().softmax(0).max(0)
-        return {**self._named(int(index)), "probability": float(probability)}
+        """``class``: its name, ``index``, ``probability``, and the ``probabilities`` of a few."""
+        ordered = prediction.detach().float().softmax(0).sort(descending=True, stable=True)
+        best = list(zip(ordered.indices.tolist(), ordered.values.tolist(), strict=True))[:_NAMED]
+        return {
+            **self._named(best[0][0]),
+            "probability": best[0][1],
+            "probabilities": {self.classes[index]: value for index, value in best},
+        }
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``class``: its name, and ``index``."""

@@ -32,7 +32,8 @@ def test_a_class_is_decoded_with_its_probability() -> None:
     task = make(Classification)
     picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
     decoded = task.decode(torch.tensor([0.0, 3.0, 0.0]).log(), picture)
-    assert decoded == {"class": "dog", "index": 1, "probability": 1.0}
+    sure = {"dog": 1.0, "cat": 0.0, "bird": 0.0}
+    assert decoded == {"class": "dog", "index": 1, "probability": 1.0, "probabilities": sure}
     decoded = task.decode(torch.tensor([1.0, 2.0, 1.0]).log(), picture)
     assert decoded["probability"] == pytest.approx(0.5)
     assert task.decode_target(torch.tensor(2), picture) == {"class": "bird", "index": 2}

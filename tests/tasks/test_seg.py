@@ -3,8 +3,10 @@ import math
 import pytest
 import torch
 from made import SIZE, SPEC, batch_for, make
+from mtlkit_tasks import _draw
 from mtlkit_tasks.seg import Segmentation
 from torch import Tensor
+from torch.nn import functional as F
 
 from mtlkit import DatasetSpec, TargetSpec
 
@@ -150,3 +152,14 @@ def test_a_uniform_guess_costs_the_log_of_the_number_of_classes() -> None:
     _, target, present = batch_for(task)
     total, count = task.loss(torch.zeros(6, 3, *SIZE), target, present)
     assert (total / count).item() == pytest.approx(math.log(3), rel=1e-6)
+
+
+def test_a_contour_is_every_pixel_with_another_class_in_a_square_around_it() -> None:
+    torch.manual_seed(0)
+    blocks = torch.randint(0, 4, (60, 90), dtype=torch.uint8)
+    mask = blocks.repeat_interleave(9, 0).repeat_interleave(9, 1)
+    reach = _draw._line(mask)
+    assert reach > 3
+    square = (2 * reach + 1, 1, reach)
+    high, low = (F.max_pool2d(v, *square)[0] for v in (mask[None].float(), -mask[None].float()))
+    assert torch.equal(_draw._border(mask), high != -low)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from installing import Install
+from small_run import small_run
 
 from mtlkit import registry
 
@@ -214,3 +215,10 @@ def toy(install: Install, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plugin with a component or two of each kind, in place of mtlkit's own plugins."""
     monkeypatch.setenv("MTLKIT_DISABLE_PLUGINS", "mtlkit")
     return install("mtlkit-toy", HOOKS, modules={"toy_parts": PARTS})
+
+
+@pytest.fixture(scope="session")
+def six_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of all tasks that come with mtlkit, hardly trained."""
+    tasks = "seg,cls,bbox,denoise,edge,colourise"
+    return small_run(tmp_path_factory.mktemp("runs") / "six", tasks=tasks, max_steps=2)
