@@ -125,4 +125,6 @@ def sign(metric: str, tasks: Iterable[Task]) -> int:
     for task in tasks:
         if metric == f"{task.id}/{task.primary}":
             return 1 if task.higher_is_better else -1
+        if metric in (f"{task.id}/{name}" for name in task.lower_is_better):
+            return -1
     return -1 if metric.endswith("loss") else 1

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -43,8 +44,9 @@ def predict_files(
     """Predict for each file and write the answers.
 
     For ``cat.jpg``: ``cat.json`` with every number, ``cat.overlay.png`` with what can be drawn on
-    the picture, and a PNG for each mask or image a task predicts, ``cat.<task>.png``. Boxes are in
-    the pixels of the (upright) picture. A file that cannot be read is named on stderr and left out.
+    the picture, and a PNG for each mask or image a task predicts, ``cat.<task>.png``. A map of
+    numbers is drawn there and written to ``cat.<task>.npy``. All is in the pixels of the (upright)
+    picture. A file that cannot be read is named on stderr and left out.
 
     While the network works on a batch, the next one is read and the one before it is written, a
     thread per core; no more than these three are in memory.
@@ -157,11 +159,15 @@ def _write(output: Path, model: Model, picture: Picture, raw: Mapping[str, Tenso
     numbers: dict[str, Any] = {}
     overlay = picture.whole
     for id, decoded in model.decoded(raw, i, picture.whole).items():
+        task = model.tasks[id]
         numbers[id] = {k: v for k, v in decoded.items() if not isinstance(v, Tensor)}
         for value in decoded.values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                np.save(output / f"{stem}.{id}.npy", value.numpy())
+                value = task.draw(picture.whole, decoded)
             if isinstance(value, Tensor):
                 save_image(output / f"{stem}.{id}.png", value)
-        if model.tasks[id].kind is not None:
-            overlay = model.tasks[id].draw(overlay, decoded)
+        if task.kind not in (None, "map"):  # these are pictures of their own
+            overlay = task.draw(overlay, decoded)
     (output / f"{stem}.json").write_text(json.dumps(numbers, indent=2) + "\n")
     save_image(output / f"{stem}.overlay.png", overlay)

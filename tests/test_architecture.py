@@ -23,7 +23,7 @@ ENGINE = {
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
     "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
-    "__main__",
+    "data_preview", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

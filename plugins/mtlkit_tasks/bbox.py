@@ -41,6 +41,7 @@ class BBox(Task):
     default_head = "spatial"
     metric_names = ("l2", "iou")
     primary = "iou"
+    lower_is_better = ("l2",)
     out_channels = 4
 
     def __init__(
