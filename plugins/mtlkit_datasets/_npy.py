@@ -46,7 +46,7 @@ def _reason(error: Exception) -> str:
 def npy_size(channels: int, path: Path, /) -> tuple[int, int]:
     """Height and width of an array [H, W, channels], or [H, W] for one channel."""
     shape = open_npy(path).shape
-    if not (shape[2:] == (channels,) and len(shape) == 3 or channels == 1 and len(shape) == 2):
+    if shape[2:] != (channels,) and not (channels == 1 and len(shape) == 2):
         wanted = "[H, W] or [H, W, 1]" if channels == 1 else f"[H, W, {channels}]"
         raise DataError(f"{path}: has shape {list(shape)}; needs {wanted}")
     try:
@@ -67,7 +67,8 @@ def npy_image(path: Path, /) -> Pixels:
             f"{path}: holds {values.dtype} from {low:g} to {high:g}; a picture holds floats from "
             "0 to 1, or uint8"
         )
-    return np.rint(values.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
+    levels: Pixels = np.rint(values.astype(np.float32).clip(0, 1) * 255).astype(np.uint8)
+    return levels
 
 
 def npy_classes(number: int, path: Path, /) -> Pixels:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from mtlkit import DataError, DataProblem, Dataset, DatasetSpec, TargetSpec
+from mtlkit import DataError, DataProblem, Dataset, TargetSpec
 
 from ._frames import IMAGE, FrameSamples, Part, Parts, describe, find_frames, hold_out, look_through
 from ._images import IMAGE_SUFFIXES, opened, picture_classes, picture_pixels, picture_size

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 
 from mtlkit import Backbone, DatasetSpec, Features, FeatureSpec, Head, Model, TargetSpec
 from mtlkit.build import build_model, create
-from mtlkit.evaluate import evaluate
+from mtlkit.evaluate import evaluate, score
 from mtlkit.full_size import FullSize
 from mtlkit.loader import Batch, Batches, Prepared
 from mtlkit.settings import Choice, TaskChoice
@@ -211,3 +211,11 @@ def test_full_size_results_are_those_of_one_process_on_two(tmp_path: Any) -> Non
     assert one["bbox/l2"] == pytest.approx((1 + 1.25 + 1) / 3)
     for found in run_together(work, 2, tmp_path):
         assert found == pytest.approx(one, rel=1e-6)
+
+
+def test_a_monitored_metric_is_better_in_the_direction_its_task_says() -> None:
+    model, _ = shapes(("seg", "bbox"))
+    tasks = list(model.tasks.values())
+    found = {"seg/miou": 0.5, "seg/f1": 0.5, "bbox/iou": 0.7, "bbox/l2": 30.0, "bbox/loss": 2.0}
+    scores = {name: score(found, tasks, name) for name in found}
+    assert scores == {**found, "bbox/l2": -30.0, "bbox/loss": -2.0}

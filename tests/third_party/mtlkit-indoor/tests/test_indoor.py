@@ -7,9 +7,14 @@ from PIL import Image
 from mtlkit import testing
 
 
-@pytest.mark.parametrize("name", ["depth", "metres", "cross-stitch", "unit"])
+@pytest.mark.parametrize("name", ["metric-depth", "metres", "cross-stitch", "unit"])
 def test_the_contracts_are_kept(name):
-    kinds = {"depth": "task", "metres": "head", "cross-stitch": "backbone", "unit": "balancer"}
+    kinds = {
+        "metric-depth": "task",
+        "metres": "head",
+        "cross-stitch": "backbone",
+        "unit": "balancer",
+    }
     testing.check(kinds[name], name)
 
 
