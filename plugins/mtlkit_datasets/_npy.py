@@ -14,9 +14,10 @@ Floats = NDArray[np.float32]
 UNLABELLED = (-1, 255)
 OVERSHOOT = 0.05
 """By which a picture that was resized smoothly may leave the range from 0 to 1."""
-LONGEST = 1.5
-"""Beyond it, three numbers are no unit vector, however it was averaged and rounded."""
+LARGEST = 1.05
+"""Beyond it a number is not of a unit vector, however that was averaged and rounded."""
 SHORTEST = 1e-3
+"""A normal that became shorter by averaging has no direction left."""
 
 
 def open_npy(path: Path, /) -> NDArray[Any]:
@@ -94,10 +95,11 @@ def npy_depth(path: Path, /) -> Floats:
 def npy_normals(path: Path, /) -> Floats:
     """Unit vectors [3, H, W]; 0 where the file has 0 or a number that is not finite."""
     values = np.moveaxis(to_float(open_npy(path)), -1, 0)
+    values = np.where(np.isfinite(values).all(0), values, np.float32(0))
+    if (largest := np.abs(values).max(initial=0)) > LARGEST:
+        raise DataError(f"{path}: holds {largest:g}; normals have length 1, or 0 where missing")
     lengths = np.sqrt((values * values).sum(0))
-    if (longest := lengths[np.isfinite(lengths)].max(initial=0)) > LONGEST:
-        raise DataError(f"{path}: holds a normal of length {longest:g}; it is 1, or 0 if missing")
-    measured = np.isfinite(lengths) & (lengths > SHORTEST)
+    measured = lengths > SHORTEST
     return np.where(measured, values / np.where(measured, lengths, 1), np.float32(0))
 
 

@@ -201,7 +201,7 @@ def changed(name, place, value):
         (changed("label", (3, 3), 13), "holds 13; classes are 0 to 12, and -1 or 255 where"),
         (changed("label", (3, 3), 0.5), "holds 0.5; classes are"),
         (changed("label", (3, 3), np.nan), "holds nan; classes are"),
-        (changed("normal", (5, 5), 128), "holds a normal of length 221.70"),
+        (changed("normal", (5, 5), 128), "holds 128; normals have length 1"),
     ],
 )  # fmt: skip
 def test_wrong_numbers_are_named_at_the_start_if_wanted_else_when_they_are_read(

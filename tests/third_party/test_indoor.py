@@ -33,9 +33,9 @@ def run(installed: Environment, rooms: Path, tmp_path_factory: pytest.TempPathFa
     """A run of all its parts with a built-in task and that task's built-in head."""
     folder = tmp_path_factory.mktemp("runs") / "indoor"
     done = installed.mtlkit(
-        "train", "--tasks", "depth=metric-depth,seg", "--tasks.depth.far", "8", "--backbone", "cross-stitch",
-        "--backbone.width", "4", "--balancer", "unit", "--data", "rooms", "--data.root", rooms,
-        *SMALL, "--output", folder,
+        "train", "--tasks", "depth=metric-depth,seg", "--tasks.depth.far", "8",
+        "--backbone", "cross-stitch", "--backbone.width", "4", "--balancer", "unit",
+        "--data", "rooms", "--data.root", rooms, *SMALL, "--output", folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
@@ -77,7 +77,8 @@ def test_it_trains_together_with_built_in_parts(run: Path) -> None:
     assert {"depth/rmse", "depth/loss", "seg/miou"} <= set(results["test"])
     written = yaml.safe_load((run / "config.yaml").read_text())
     assert written["tasks"]["depth"] == {
-        "name": "metric-depth", "target": None, "far": 8.0, "head": {"name": "metres", "start": 3.0},
+        "name": "metric-depth", "target": None, "far": 8.0,
+        "head": {"name": "metres", "start": 3.0},
     }  # fmt: skip
     assert written["tasks"]["seg"]["head"]["name"] == "dense"
     assert written["plugins"]["mtlkit-indoor"] == "1.2"
