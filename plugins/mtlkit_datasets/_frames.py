@@ -98,8 +98,7 @@ def _find(root: Path, folder: str, parts: Parts, problems: list[DataProblem]) ->
         )
     problems += [DataProblem(fault, sample=True) for fault in twice.values()]
     frames = {id: {IMAGE: path} for id, path in images.items() if id not in twice}
-    for name in parts.keys() - {IMAGE}:
-        suffixes = parts[name].suffixes
+    for name, suffixes in ((name, part.suffixes) for name, part in parts.items() if name != IMAGE):
         labels, faults = by_id(places[name], suffixes)
         strays = [f"{path}: has no image" for id, path in labels.items() if id not in images]
         problems += [DataProblem(text) for text in (*faults.values(), *strays)]

@@ -1,5 +1,6 @@
 """Drawing on pictures, in sizes relative to them."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -23,6 +24,7 @@ PALETTE: tuple[RGB, ...] = (
 )
 _DARK: RGB = (20, 20, 20)
 _OPACITY = 0.45
+_RANGE = 20  # between the numbers of the first and the last colour
 
 
 def tint(image: Tensor, mask: Tensor, classes: Sequence[int]) -> Tensor:
@@ -55,12 +57,12 @@ def _colour(i: int) -> RGB:
 
 
 def heat(values: Tensor, most: float) -> Tensor:
-    """Numbers ``[H, W]`` from 0 to ``most`` as colours, hatched where NaN.
+    """Numbers ``[H, W]`` up to ``most`` as colours, hatched where NaN.
 
-    The colours are even in brightness, and go with the root of the number: small ones, of which
-    there are the most, differ more.
+    The colours are even in brightness, and equal steps of them are equal ratios, down to the 20th
+    part of ``most``.
     """
-    share = (values / most).nan_to_num(0).clamp(0, 1).sqrt()
+    share = 1 + (values / most).nan_to_num(1).clamp(1 / _RANGE, 1).log() / math.log(_RANGE)
     colours = matplotlib.colormaps["viridis"](share.numpy(), bytes=True)[..., :3]
     return hatched(torch.from_numpy(colours).movedim(-1, 0), values.isnan())
 

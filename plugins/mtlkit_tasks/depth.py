@@ -120,7 +120,7 @@ class Depth(Task):
         return _decoded(torch.where(depth > 0, depth, torch.nan).cpu())
 
     def draw(self, image: Tensor, decoded: Decoded) -> Tensor:
-        """Colours from 0 to ``drawn_to``, hatched where not measured."""
+        """Colours up to ``drawn_to``, hatched where not measured."""
         return heat(decoded["depth"], self.drawn_to)
 
 

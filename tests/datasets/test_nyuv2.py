@@ -83,6 +83,11 @@ def test_without_a_share_all_of_train_is_trained_on(tmp_path):
         NYUv2(root=tmp_path, val_share=1)
 
 
+def test_the_order_of_labels_is_the_same_in_every_process(tmp_path):
+    for frame in NYUv2(root=make_nyuv2(tmp_path)).split("train").frames:
+        assert list(frame.files) == ["image", "seg", "depth", "normals"]
+
+
 def test_one_frame_is_kept_to_train_on(tmp_path):
     assert NYUv2(root=make_nyuv2(tmp_path, train=1)).spec.sizes["train"] == 1
 
