@@ -13,14 +13,14 @@ from torch import Tensor
 from mtlkit.errors import DataError
 
 Kind = Literal["mask", "class", "box", "map", "vector"]
-Quantity = Literal["plain", "depth", "inverse-depth", "normals"]
+Quantity = Literal["plain", "distance", "inverse-distance", "direction"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Sample = dict[str, Any]
 SHOWN = 5
 """Problems that one error names."""
 SLACK = 1e-3
-"""By which the length of a normal may differ from 1."""
+"""By which the length of a direction may differ from 1."""
 LONGEST = 500
 """Characters of a problem's text: it may quote a file."""
 
@@ -36,8 +36,8 @@ class TargetSpec:
         channels: C of a ``map`` or ``vector``.
         quantity: what the floats of a ``map`` measure. An augmentation that mirrors the picture or
             shows a part of it changes them accordingly, see :meth:`mtlkit.geometry.View.map`.
-            ``depth``: lengths, 0 where not measured; ``inverse-depth``: 1 / depth or a disparity,
-            0 where not measured; ``normals``: unit vectors x, y, z, of which x runs along the
+            ``distance``: from the camera, 0 where not measured; ``inverse-distance``: a disparity,
+            0 where not measured; ``direction``: unit vectors x, y, z, of which x runs along the
             picture's rows, y along its columns, either way round, and 0 where not measured;
             ``plain``: anything else, which is left as it is.
         ignore_index: the integer of a ``mask`` that means "not labelled".
@@ -56,13 +56,13 @@ def map_fault(values: Tensor, quantity: Quantity, /) -> str | None:
     """What is wrong with the numbers ``[C, H, W]`` of a ``map``, if anything."""
     if not bool(values.isfinite().all()):
         return "is not finite"
-    if quantity in ("depth", "inverse-depth") and bool((values < 0).any()):
+    if quantity in ("distance", "inverse-distance") and bool((values < 0).any()):
         return f"is {float(values.min()):g} somewhere; {quantity} is above 0, or 0 if not measured"
-    if quantity == "normals":
+    if quantity == "direction":
         lengths = values.square().sum(0).sqrt()
         wrong = lengths[(lengths > 0) & ((lengths - 1).abs() > SLACK)]
         if len(wrong):
-            return f"has a normal of length {float(wrong[0]):g}; it is 1, or 0 if not measured"
+            return f"has a direction of length {float(wrong[0]):g}; it is 1, or 0 if not measured"
     return None
 
 

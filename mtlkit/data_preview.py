@@ -84,7 +84,7 @@ def _draw_map(ax: Axes, name: str, values: Tensor, target: TargetSpec) -> None:
     measured = np.ones((height, width), dtype=bool)
     if target.quantity != "plain":
         measured = (values != 0).any(0).numpy()
-    if target.quantity == "normals":
+    if target.quantity == "direction":
         rgb = (values.permute(1, 2, 0).numpy() + 1) / 2
         ax.imshow(np.dstack([rgb.clip(0, 1), measured]))
         title = name

@@ -65,9 +65,10 @@ class View(NamedTuple):
     def map(self, values: Tensor, size: Size, quantity: Quantity) -> Tensor:
         """``[C, H, W]`` at that size: the nearest values, of the scene that the view shows.
 
-        A part of the picture that fills it looks as if the camera had come nearer, so lengths are
-        divided by the zoom. A part of another shape is stretched besides, and a mirrored one turned
-        round: both turn normals. What was not measured stays 0, and the whole image as it is.
+        A part of the picture that fills it looks as if the camera had come nearer, so distances
+        are divided by the zoom. A part of another shape is stretched besides, and a mirrored one
+        turned round: both turn directions. What was not measured stays 0, and the whole image as
+        it is.
 
         Args:
             values: of the whole image.
@@ -77,11 +78,11 @@ class View(NamedTuple):
         shown = self.mask(values, size)
         down, across = values.shape[-2] / self.height, values.shape[-1] / self.width
         zoom, stretch = math.sqrt(down * across), math.sqrt(across / down)
-        if quantity == "depth":
+        if quantity == "distance":
             return shown / zoom
-        if quantity == "inverse-depth":
+        if quantity == "inverse-distance":
             return shown * zoom
-        if quantity == "normals" and (self.mirrored or stretch != 1):
+        if quantity == "direction" and (self.mirrored or stretch != 1):
             # of a scene that is wider and less high: times the inverse of the stretch
             turn = ((-1 if self.mirrored else 1) / stretch, stretch, 1)
             return normalize(shown * shown.new_tensor(turn)[:, None, None], dim=0)

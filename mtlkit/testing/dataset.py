@@ -55,7 +55,7 @@ def _it_describes_its_labels_and_splits(subject: Subject) -> None:
         expect(name not in ("image", "id"), f"no label may be called '{name}'")
         known = spec.quantity in get_args(Quantity)
         expect(known, f"label '{name}' has the unknown quantity {spec.quantity!r}")
-        wanted = {"plain": spec.channels, "normals": 3}.get(spec.quantity, 1)
+        wanted = {"plain": spec.channels, "direction": 3}.get(spec.quantity, 1)
         fault = f"label '{name}' has {spec.channels} channels, and {spec.quantity} has {wanted}"
         expect(spec.channels == wanted, fault)
         for split, number in spec.labelled.items():

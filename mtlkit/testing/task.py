@@ -21,8 +21,8 @@ LABELS = {
     "a_class": TargetSpec("class", classes=CLASSES),
     "a_box": TargetSpec("box"),
     "a_map": TargetSpec("map", channels=2),
-    "a_depth": TargetSpec("map", quantity="depth"),
-    "a_normals": TargetSpec("map", channels=3, quantity="normals"),
+    "a_distance": TargetSpec("map", quantity="distance"),
+    "a_direction": TargetSpec("map", channels=3, quantity="direction"),
     "a_vector": TargetSpec("vector", channels=4),
 }
 SIZE = (32, 48)
@@ -291,7 +291,7 @@ def _labels(spec: TargetSpec) -> Tensor:
     if spec.kind == "box":
         corners = torch.rand(BATCH, 2, 2) * 0.5 + torch.tensor([[0.0], [0.5]])
         return corners.flatten(1)
-    if spec.quantity == "normals":
+    if spec.quantity == "direction":
         return F.normalize(torch.randn(BATCH, spec.channels, *SIZE))
     return torch.rand(BATCH, spec.channels, *(SIZE if spec.kind == "map" else ()))
 

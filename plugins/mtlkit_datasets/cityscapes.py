@@ -90,7 +90,7 @@ class Cityscapes(Dataset):
         splits = hold_out(splits, val_share)
         self._splits = look_through(splits, self._parts, problems, verify=verify)
         seg = TargetSpec("mask", classes=names)
-        depth = TargetSpec("map", quantity="inverse-depth")
+        depth = TargetSpec("map", quantity="inverse-distance")
         self.spec = describe(self._splits, {"seg": seg, "depth": depth})
         self.set_aside(root, problems, on_bad)
 

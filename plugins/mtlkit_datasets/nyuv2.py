@@ -29,8 +29,8 @@ CLASSES = (
 )
 TARGETS = {
     "seg": TargetSpec("mask", classes=CLASSES),
-    "depth": TargetSpec("map", quantity="depth"),
-    "normals": TargetSpec("map", channels=3, quantity="normals"),
+    "depth": TargetSpec("map", quantity="distance"),
+    "normals": TargetSpec("map", channels=3, quantity="direction"),
 }
 LEVELS = {"L": 25.5, "I;16": 1000.0}
 """Grey levels per metre of depth pictures: 255 is 10 m, the sensor's range, or millimetres."""

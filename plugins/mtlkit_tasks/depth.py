@@ -14,7 +14,7 @@ from mtlkit_tasks._masked import choose, spread, widen
 from mtlkit_tasks._metric import PixelMean
 
 _NEAR = 1.25  # a ratio below which a prediction is right
-_FARTHEST = {"depth": 10.0, "inverse-depth": 0.5}
+_FARTHEST = {"distance": 10.0, "inverse-distance": 0.5}
 
 
 class Depth(Task):
@@ -25,8 +25,8 @@ class Depth(Task):
     t / p are below 1.25.
 
     Args:
-        target: the label to learn, of kind ``map``, of depth or inverse depth; by default the one
-            called like the task, else ``depth``.
+        target: the label to learn, of kind ``map``, of distances or their inverse; by default the
+            one called like the task, else ``depth``.
         loss: ``l1`` or ``mse`` between prediction and truth; with ``log`` the raw prediction is the
             logarithm, and L1 is taken between logarithms.
         drawn_to: where the colours of pictures end, in the label's unit; by default 10, or 0.5 for
@@ -42,7 +42,7 @@ class Depth(Task):
 
     kind = "map"
     label = "depth"
-    quantities = ("depth", "inverse-depth")
+    quantities = ("distance", "inverse-distance")
     output = "map"
     default_head = "dense"
     metric_names = ("abs_err", "rel_err", "rmse", "delta1")

@@ -22,8 +22,8 @@ class Normals(Task):
     where the angle is below 11.25, 22.5 and 30 degrees.
 
     Args:
-        target: the label to learn, of kind ``map``, of normals; by default the one called like the
-            task, else ``normals``.
+        target: the label to learn, of kind ``map``, of directions; by default the one called like
+            the task, else ``normals``.
 
     Raises:
         ValueError: the dataset has no such label, or it has not 3 channels.
@@ -34,7 +34,7 @@ class Normals(Task):
 
     kind = "map"
     label = "normals"
-    quantities = ("normals",)
+    quantities = ("direction",)
     output = "map"
     default_head = "dense"
     metric_names = ("mean", "median", *(f"within_{limit:g}" for limit in _LIMITS))

@@ -24,7 +24,7 @@ def test_of_cityscapes_the_wanted_classes_are_read(tmp_path, classes):
 
 def test_what_cityscapes_calls_depth_is_its_inverse(tmp_path):
     data = Cityscapes(root=make_cityscapes(tmp_path))
-    assert data.spec.targets["depth"].quantity == "inverse-depth"
+    assert data.spec.targets["depth"].quantity == "inverse-distance"
     expected = frame_arrays(1, classes=7)["depth"] / 20
     found = table(data.split("test"))["1"]["depth"].numpy()
     np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))

@@ -170,8 +170,8 @@ class Odd(Dataset):
                 "seg": TargetSpec("mask", classes=("a", "b")),
                 "kind": TargetSpec("class", classes=("a", "b")),
                 "bbox": TargetSpec("box"),
-                "depth": TargetSpec("map", quantity="depth"),
-                "normals": TargetSpec("map", channels=3, quantity="normals"),
+                "depth": TargetSpec("map", quantity="distance"),
+                "normals": TargetSpec("map", channels=3, quantity="direction"),
             },
             {"train": 2, "val": 0, "test": 0},
         )
@@ -222,10 +222,10 @@ def box(*edges):
         ({"bbox": box(0, 0, 7, 8)}, "'bbox' is [0.0, 0.0, 7.0, 8.0]"),
         ({"bbox": box(0, 0, float("nan"), 8)}, "'bbox' is not finite"),
         ({"depth": tv_tensors.Mask(torch.full((1, 8, 6), float("inf")))}, "'depth' is not finite"),
-        ({"depth": tv_tensors.Mask(torch.full((1, 8, 6), -1.0))}, "'depth' is -1 somewhere; depth"),
+        ({"depth": tv_tensors.Mask(torch.full((1, 8, 6), -1.0))}, "'depth' is -1 somewhere; dist"),
         (
             {"normals": tv_tensors.Mask(torch.ones(3, 8, 6))},
-            "'normals' has a normal of length",
+            "'normals' has a direction of length",
         ),
         ({"more": torch.tensor(1)}, "has 'more', which is not in the dataset's spec"),
         ({"image": None}, "AttributeError: "),

@@ -35,8 +35,8 @@ def test_a_sample_is_what_the_contract_says(tmp_path):
     quantities = {name: (t.kind, t.quantity, t.channels) for name, t in data.spec.targets.items()}
     assert quantities == {
         "seg": ("mask", "plain", 1),
-        "depth": ("map", "depth", 1),
-        "normals": ("map", "normals", 3),
+        "depth": ("map", "distance", 1),
+        "normals": ("map", "direction", 3),
     }
     assert data.spec.targets["seg"].classes == CLASSES
     assert len(CLASSES) == 13

@@ -116,8 +116,8 @@ def seen(view: View, vector: list[float], quantity: Quantity) -> torch.Tensor:
 @pytest.mark.parametrize("view", VIEWS)
 def test_what_is_enlarged_is_as_near_as_the_enlargement_says(view: View) -> None:
     shown = (view.height / 40) * (view.width / 60)  # of the image's area
-    [depth] = seen(view, [3.0], "depth").tolist()
-    [inverse] = seen(view, [1 / 3.0], "inverse-depth").tolist()
+    [depth] = seen(view, [3.0], "distance").tolist()
+    [inverse] = seen(view, [1 / 3.0], "inverse-distance").tolist()
     assert depth == pytest.approx(3 * math.sqrt(shown))
     assert depth * inverse == pytest.approx(1)
     assert seen(view, [3.0], "plain").tolist() == [3]
@@ -132,12 +132,12 @@ def test_normals_are_those_of_the_mirrored_and_stretched_surface(view: View) -> 
     slope, steep = 0.7, -0.4  # how z grows with x and y
     wider = math.sqrt((60 / view.width) / (40 / view.height))  # than high, by its square
     expected = of_plane((-1 if view.mirrored else 1) * slope / wider, steep * wider)
-    found = seen(view, of_plane(slope, steep).tolist(), "normals")
+    found = seen(view, of_plane(slope, steep).tolist(), "direction")
     torch.testing.assert_close(found, expected)
     assert found.norm() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("quantity", ["depth", "inverse-depth", "normals"])
+@pytest.mark.parametrize("quantity", ["distance", "inverse-distance", "direction"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_what_was_not_measured_stays_0(view: View, quantity: Quantity) -> None:
     assert seen(view, [0.0, 0.0, 0.0], quantity).eq(0).all()
@@ -146,5 +146,5 @@ def test_what_was_not_measured_stays_0(view: View, quantity: Quantity) -> None:
 def test_without_augmentation_a_map_is_as_it_was() -> None:
     values = torch.randn(3, *WHOLE)
     view = draw("none", WHOLE, torch.Generator())
-    for quantity in ("plain", "depth", "inverse-depth", "normals"):
+    for quantity in ("plain", "distance", "inverse-distance", "direction"):
         assert torch.equal(view.map(values, WHOLE, quantity), values)

@@ -171,8 +171,8 @@ class Slanted:
 @pytest.mark.parametrize("augment", ["light", "strong"])
 def test_a_mirrored_wall_faces_the_other_way_and_an_enlarged_one_is_nearer(augment: str) -> None:
     targets = {
-        "normals": TargetSpec("map", channels=3, quantity="normals"),
-        "depth": TargetSpec("map", quantity="depth"),
+        "normals": TargetSpec("map", channels=3, quantity="direction"),
+        "depth": TargetSpec("map", quantity="distance"),
     }
     one = Prepared(Slanted(), targets, (32, 32), augment=augment)
     turned = 0

@@ -24,9 +24,9 @@ SPEC = DatasetSpec(
         "cls": TargetSpec("class", ("cat", "dog", "bird")),
         "breed": TargetSpec("class", ("beagle", "bengal")),
         "bbox": TargetSpec("box"),
-        "depth": TargetSpec("map", quantity="depth"),
-        "disparity": TargetSpec("map", quantity="inverse-depth"),
-        "normals": TargetSpec("map", channels=3, quantity="normals"),
+        "depth": TargetSpec("map", quantity="distance"),
+        "disparity": TargetSpec("map", quantity="inverse-distance"),
+        "normals": TargetSpec("map", channels=3, quantity="direction"),
         "heights": TargetSpec("map"),
     }
 )

@@ -137,8 +137,8 @@ def test_colours_end_where_the_user_says() -> None:
 
 def test_a_map_of_anything_else_is_refused() -> None:
     message = (
-        "task 'x' learns a label of kind 'depth map or inverse-depth map' called 'normals', which "
-        "is a normals map in this dataset; of that kind it has: depth, disparity"
+        "task 'x' learns a label of kind 'distance map or inverse-distance map' called 'normals', "
+        "which is a direction map in this dataset; of that kind it has: depth, disparity"
     )
     with pytest.raises(ValueError, match=message):
         Depth("x", SPEC, SIZE, target="normals")
@@ -146,6 +146,6 @@ def test_a_map_of_anything_else_is_refused() -> None:
         Depth("x", SPEC, SIZE, target="heights")
     with pytest.raises(ValueError, match="called 'seg', which is a mask"):
         Depth("x", SPEC, SIZE, target="seg")
-    stereo = DatasetSpec({"depth": TargetSpec("map", channels=2, quantity="depth")})
+    stereo = DatasetSpec({"depth": TargetSpec("map", channels=2, quantity="distance")})
     with pytest.raises(ValueError, match="needs a map of 1 channel, but 'depth' has 2"):
         Depth("x", stereo, SIZE)

@@ -119,8 +119,8 @@ def test_nan_is_not_measured_either() -> None:
 
 
 def test_a_map_of_anything_else_is_refused() -> None:
-    with pytest.raises(ValueError, match="'normals map' called 'depth', which is a depth map"):
+    with pytest.raises(ValueError, match="'direction map' called 'depth', which is a distance map"):
         Normals("x", SPEC, SIZE, target="depth")
-    flat = DatasetSpec({"normals": TargetSpec("map", channels=2, quantity="normals")})
+    flat = DatasetSpec({"normals": TargetSpec("map", channels=2, quantity="direction")})
     with pytest.raises(ValueError, match="needs a map of 3 channels, but 'normals' has 2"):
         Normals("x", flat, SIZE)
