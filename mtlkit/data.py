@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from mtlkit.errors import DataError, printable, shown
 
 Kind = Literal["mask", "class", "box", "map", "vector"]
+Quantity = Literal["plain", "distance", "inverse-distance", "direction"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Sample = dict[str, Any]
@@ -19,6 +22,8 @@ SHOWN = 5
 """Problems that one error names."""
 LONGEST_NAME = 1000
 """Characters of a class's name."""
+SLACK = 1e-3
+"""By which the length of a direction may differ from 1."""
 LONGEST = 500
 """Characters of a problem's text: it may quote a file."""
 
@@ -32,6 +37,12 @@ class TargetSpec:
             axis-parallel box; ``map`` floats per pixel [C, H, W]; ``vector`` floats [C].
         classes: names, in the order of the integers, for ``mask`` and ``class``.
         channels: C of a ``map`` or ``vector``.
+        quantity: what the floats of a ``map`` measure. An augmentation that mirrors the picture or
+            shows a part of it changes them accordingly, see :meth:`mtlkit.geometry.View.map`.
+            ``distance``: from the camera, 0 where not measured; ``inverse-distance``: a disparity,
+            0 where not measured; ``direction``: unit vectors x, y, z, of which x runs along the
+            picture's rows, y along its columns, either way round, and 0 where not measured;
+            ``plain``: anything else, which is left as it is.
         ignore_index: the integer of a ``mask`` that means "not labelled".
         labelled: how many samples of each split have this label.
     """
@@ -39,8 +50,23 @@ class TargetSpec:
     kind: Kind
     classes: tuple[str, ...] = ()
     channels: int = 1
+    quantity: Quantity = "plain"
     ignore_index: int = 255
     labelled: Mapping[str, int] = field(default_factory=dict)
+
+
+def map_fault(values: Tensor, quantity: Quantity, /) -> str | None:
+    """What is wrong with the numbers ``[C, H, W]`` of a ``map``, if anything."""
+    if not bool(values.isfinite().all()):
+        return "is not finite"
+    if quantity in ("distance", "inverse-distance") and bool((values < 0).any()):
+        return f"is {float(values.min()):g} somewhere; {quantity} is above 0, or 0 if not measured"
+    if quantity == "direction":
+        lengths = values.square().sum(0).sqrt()
+        wrong = lengths[(lengths > 0) & ((lengths - 1).abs() > SLACK)]
+        if len(wrong):
+            return f"has a direction of length {float(wrong[0]):g}; it is 1, or 0 if not measured"
+    return None
 
 
 @dataclass(frozen=True)
@@ -166,8 +192,8 @@ class Dataset(ABC):
     """
 
     spec: DatasetSpec
-    image_size: int = 256
-    """Side to which images are resized, in pixels, unless the user says otherwise."""
+    image_size: int | str = 256
+    """Side to which images are resized, or HEIGHTxWIDTH, in pixels, unless the user says so."""
     problems: Sequence[DataProblem] = ()
     """What is bad and left out, all of it; :meth:`set_aside` sets it."""
 

@@ -1,16 +1,11 @@
-"""What a dataset holds, what is bad in it, and a picture of it: ``mtlkit data check``."""
+"""What a dataset holds and what is bad in it: ``mtlkit data check``."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +20,7 @@ from mtlkit.data import (
     Sample,
     Split,
     left_out,
+    map_fault,
     one_line,
 )
 from mtlkit.errors import ConfigError, DataError, did_you_mean
@@ -161,8 +157,8 @@ def _faults(sample: Sample, spec: DatasetSpec) -> Iterable[str]:
             ids = [id for id in ids if target.kind == "class" or id != target.ignore_index]
             if strange := [id for id in ids if not 0 <= id < len(target.classes)]:
                 yield f"'{name}' has class {strange[0]}; there are {len(target.classes)} classes"
-        elif not bool(value.isfinite().all()):
-            yield f"'{name}' is not finite"
+        elif fault := map_fault(value, target.quantity):
+            yield f"'{name}' {fault}"
         elif target.kind == "box":
             left, top, right, bottom = value.flatten().tolist()
             inside = min(left, top) >= -ROUNDING and bottom <= size[0] + ROUNDING
@@ -252,46 +248,3 @@ def _columns(rows: list[list[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def preview(found: Found, file: Path) -> None:
-    """Draw the first samples of each split with their masks, boxes and classes, as a PNG.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    assert found.spec is not None
-    splits = {split: found.shown[split] for split in SPLITS if found.shown.get(split)}
-    rows, columns = max(len(splits), 1), max(map(len, splits.values()), default=1)
-    figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for row, (split, samples) in zip(axes, splits.items(), strict=True):
-        for ax, sample in zip(row, samples, strict=False):
-            _draw(ax, split, sample, found.spec)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names in letters that no font here has
-            figure.savefig(file, format="png", dpi=110)
-    except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror or error}") from error
-
-
-def _draw(ax: Axes, split: str, sample: Sample, spec: DatasetSpec) -> None:
-    ax.imshow(sample["image"].permute(1, 2, 0).numpy())
-    lines = [f"{split}: {sample['id'][-24:]}"]
-    for name in sorted(sample.keys() & spec.targets.keys()):
-        target, value = spec.targets[name], sample[name].as_subclass(Tensor)
-        if target.kind == "class":
-            lines.append(f"{name}: {target.classes[int(value)][:20]}")
-        elif target.kind == "mask":
-            colours = matplotlib.colormaps["tab20"](value.numpy() % 20)
-            colours[..., 3] = np.where(value.numpy() == target.ignore_index, 0, 0.45)
-            ax.imshow(colours)
-        elif target.kind == "box":
-            left, top, right, bottom = value.flatten().tolist()
-            # pixel i reaches from i - 0.5 to i + 0.5 in a figure
-            corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-            ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor="red", linewidth=1.5))
-    ax.set_title("\n".join(map(one_line, lines)), fontsize=7, parse_math=False)

@@ -9,7 +9,10 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import normalize
 from torchvision.transforms.v2 import functional as F
+
+from mtlkit.data import Quantity
 
 Augment = Literal["none", "light", "strong"]
 Size = tuple[int, int]
@@ -58,6 +61,32 @@ class View(NamedTuple):
         """``[..., H, W]`` at that size; every pixel is the nearest one of the mask."""
         out: Tensor = F.resized_crop_mask(mask.as_subclass(Tensor), *self[:4], list(size))
         return out.flip(-1) if self.mirrored else out
+
+    def map(self, values: Tensor, size: Size, quantity: Quantity) -> Tensor:
+        """``[C, H, W]`` at that size: the nearest values, of the scene that the view shows.
+
+        A part of the picture that fills it looks as if the camera had come nearer, so distances
+        are divided by the zoom. A part of another shape is stretched besides, and a mirrored one
+        turned round: both turn directions. What was not measured stays 0, and the whole image as
+        it is.
+
+        Args:
+            values: of the whole image.
+            size: height and width.
+            quantity: what they measure.
+        """
+        shown = self.mask(values, size)
+        down, across = values.shape[-2] / self.height, values.shape[-1] / self.width
+        zoom, stretch = math.sqrt(down * across), math.sqrt(across / down)
+        if quantity == "distance":
+            return shown / zoom
+        if quantity == "inverse-distance":
+            return shown * zoom
+        if quantity == "direction" and (self.mirrored or stretch != 1):
+            # of a scene that is wider and less high: times the inverse of the stretch
+            turn = ((-1 if self.mirrored else 1) / stretch, stretch, 1)
+            return normalize(shown * shown.new_tensor(turn)[:, None, None], dim=0)
+        return shown
 
     def box(self, box: Tensor) -> list[float]:
         """Left, top, right, bottom of ``[1, 4]``, cut to the part, as shares of its sides."""

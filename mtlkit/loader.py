@@ -149,7 +149,9 @@ class Prepared(TorchDataset[Sample]):
         """What is left of a label in a view; None when nothing is."""
         if spec.kind == "box":
             return self._box(view.box(value))
-        if spec.kind in ("mask", "map"):
+        if spec.kind == "map":
+            value = view.map(value, self.size, spec.quantity)
+        if spec.kind == "mask":
             value = view.mask(value, self.size)
         if spec.kind == "mask" and bool((value == spec.ignore_index).all()):
             return None

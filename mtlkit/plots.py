@@ -124,7 +124,9 @@ def _attention_columns(masks: Sequence[Tensor], images: Sequence[Tensor]) -> Col
 def _grid(columns: Columns, names: Sequence[str]) -> Figure:
     """A figure with a column of pictures under each title; a missing one is said to be missing."""
     rows, cols = len(names), len(columns)
-    figure = Figure(figsize=(CELL * cols, CELL * rows + 0.5), layout="constrained")
+    sizes = [p.shape[-2:] for pictures in columns.values() for p in pictures if p is not None]
+    tall = CELL * max((height / width for height, width in sizes), default=1.0)
+    figure = Figure(figsize=(CELL * cols, (tall + 0.1) * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, cols, squeeze=False)
     for col, (title, pictures) in enumerate(columns.items()):
         for row, picture in enumerate(pictures):

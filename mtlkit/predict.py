@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -45,10 +46,11 @@ def predict_files(
     """Predict for each file and write the answers.
 
     For ``cat.jpg``: ``cat.json`` with every number, ``cat.overlay.png`` with what can be drawn on
-    the picture, and a PNG for each mask or image a task predicts, ``cat.<task>.png``. Boxes are in
-    the pixels of the (upright) picture. A file that cannot be read, or for which the network gives
-    numbers that are not finite, is named on stderr and left out. What has the name of an answer is
-    replaced; if it is a link, what it leads to stays as it is.
+    the picture, and a PNG for each mask or image a task predicts, ``cat.<task>.png``. A map of
+    numbers is drawn there and written to ``cat.<task>.npy``. All is in the pixels of the (upright)
+    picture. A file that cannot be read, or for which the network gives numbers that are not finite,
+    is named on stderr and left out. What has the name of an answer is replaced; if it is a link,
+    what it leads to stays as it is.
 
     While the network works on a batch, the next one is read and the one before it is written, a
     thread per core; no more than these three are in memory. A batch of large pictures is smaller.
@@ -219,12 +221,17 @@ def _write(output: Path, model: Model, picture: Picture, raw: Mapping[str, Tenso
     numbers: dict[str, Any] = {}
     overlay = picture.whole
     for id, decoded in model.decoded(raw, i, picture.whole).items():
+        task = model.tasks[id]
         numbers[id] = {k: v for k, v in decoded.items() if not isinstance(v, Tensor)}
         for value in decoded.values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                with replacing(output / f"{stem}.{id}.npy") as handle:
+                    np.save(handle, value.numpy())
+                value = task.draw(picture.whole, decoded)
             if isinstance(value, Tensor):
                 save_image(output / f"{stem}.{id}.png", value)
-        if model.tasks[id].kind is not None:
-            overlay = model.tasks[id].draw(overlay, decoded)
+        if task.kind not in (None, "map"):  # these are pictures of their own
+            overlay = task.draw(overlay, decoded)
     with replacing(output / f"{stem}.json") as handle:
         handle.write((json.dumps(numbers, indent=2) + "\n").encode())
     save_image(output / f"{stem}.overlay.png", overlay)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from mtlkit import options, registry
-from mtlkit.data import DatasetSpec, Kind, is_showable
+from mtlkit.data import DatasetSpec, Kind, Quantity, is_showable
 from mtlkit.errors import CheckpointError, shown
 from mtlkit.limits import LARGEST_IMAGE
 from mtlkit.model import Views
@@ -18,7 +18,7 @@ MOST = 2**53
 """No count is larger."""
 
 _KEYS = ("mtlkit", "tasks", "backbone", "views", "image_size", "data", "plugins")
-_TARGET_KEYS = ("kind", "classes", "channels", "ignore_index", "labelled")
+_TARGET_KEYS = ("kind", "classes", "channels", "ignore_index", "labelled", "quantity")
 _WORDS = {dict: "a mapping", list: "a list", str: "text", int: "a whole number"}
 
 
@@ -121,6 +121,8 @@ def _check_target(where: str, tree: Mapping[str, Any]) -> None:
     for index, name in enumerate(_get(tree, where, "classes", list)):
         if not isinstance(name, str) or not is_showable(name):
             raise CheckpointError(f"{where}classes[{index}] is no name of a class: {shown(name)}")
+    if "quantity" in tree:  # models from before there was one have plain maps
+        _one_of(f"{where}quantity", _get(tree, where, "quantity", str), get_args(Quantity))
     for key in ("channels", "ignore_index"):
         _count(f"{where}{key}", _get(tree, where, key, int))
     _counts(tree, where, "labelled")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from mtlkit.data import DatasetSpec, Kind, TargetSpec
+from mtlkit.data import DatasetSpec, Kind, Quantity, TargetSpec
 from mtlkit.head import Output
 
 Decoded = dict[str, Any]
@@ -48,6 +48,8 @@ class Task(ABC):
     """Kind of label it learns; None when the target is made from the image."""
     label: ClassVar[str] = ""
     """The usual name of that label in a dataset."""
+    quantities: ClassVar[tuple[Quantity, ...]] = ()
+    """Of a ``map``, what it may measure; empty for anything."""
     output: ClassVar[Output]
     """Whether it predicts a ``map`` or a ``vector``; the head must do the same."""
     default_head: ClassVar[str]
@@ -82,14 +84,23 @@ class Task(ABC):
         self.target = self._find_target(spec, target) if self.kind else None
 
     def _find_target(self, spec: DatasetSpec, target: str | None) -> str:
-        fitting = [name for name, t in spec.targets.items() if t.kind == self.kind]
+        fitting = [
+            name
+            for name, t in spec.targets.items()
+            if t.kind == self.kind and (not self.quantities or t.quantity in self.quantities)
+        ]
         if target is None:
             target = self.id if self.id in fitting else self.label
         if target not in fitting:
-            has = f"a {spec.targets[target].kind}" if target in spec.targets else "absent"
+            known = spec.targets.get(target)
+            has = "absent" if known is None else f"a {known.kind}"
+            if known and known.kind == "map":
+                has = f"a {known.quantity} map"
+            kind = " or ".join(f"{word} {self.kind}" for word in self.quantities)
             raise ValueError(
-                f"task '{self.id}' learns a label of kind '{self.kind}' called '{target}', which "
-                f"is {has} in this dataset; of that kind it has: {', '.join(fitting) or 'none'}"
+                f"task '{self.id}' learns a label of kind '{kind or self.kind}' called '{target}', "
+                f"which is {has} in this dataset; of that kind it has: "
+                f"{', '.join(fitting) or 'none'}"
             )
         return target
 
@@ -179,7 +190,8 @@ class Task(ABC):
 
         Returns:
             Numbers, strings, lists and mappings of them for JSON; uint8 tensors ``[H, W]`` (class
-            indices) or ``[3, H, W]`` (RGB) for picture files.
+            indices) or ``[3, H, W]`` (RGB) for picture files; a float32 tensor ``[H, W]`` or
+            ``[C, H, W]``, for a NumPy file beside the picture that :meth:`draw` makes of it.
         """
 
     @abstractmethod

@@ -26,8 +26,8 @@ ENGINE = {
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",
     "limits", "config", "saved", "build", "help", "cli", "commands", "api", "notebook", "own_data",
-    "launch", "bench", "measure", "scaffold", "data_check", "report", "affinity", "effects",
-    "answer", "demo", "__main__",
+    "launch", "bench", "measure", "scaffold", "data_check", "data_preview", "report", "affinity",
+    "effects", "answer", "demo", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

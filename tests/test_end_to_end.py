@@ -56,7 +56,8 @@ def test_results_have_every_metric_of_every_task(run: Path) -> None:
     found = results(run)
     assert found["status"] == "ok"
     assert set(found["test"]) == set(found["val"]) == {
-        "loss", "seg/miou", "seg/weighted_iou", "seg/f1", "seg/loss", "cls/accuracy", "cls/loss",
+        "loss", "seg/miou", "seg/weighted_iou", "seg/f1", "seg/pixel_accuracy",
+        "seg/loss", "cls/accuracy", "cls/loss",
         "bbox/l2", "bbox/iou", "bbox/loss", "denoise/psnr", "denoise/ssim", "denoise/loss",
         "edge/f1", "edge/loss", "colourise/psnr", "colourise/loss",
     }  # fmt: skip

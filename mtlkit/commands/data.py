@@ -20,11 +20,11 @@ def run(argv: Sequence[str]) -> int:
     preview = given.pop("preview", None)
     if preview is BARE:
         raise ConfigError("--preview expects the name of a PNG file, but none was given")
-    from mtlkit import data_check
+    from mtlkit import data_check, data_preview
 
     layer = {key: source.Given(value, source.COMMAND_LINE) for key, value in given.items()}
     found = data_check.check(data_check.choose(word, layer))
     print(data_check.describe(found))
     if preview and found.spec:
-        data_check.preview(found, Path(preview))
+        data_preview.preview(found, Path(preview))
     return 1 if found.problems else 0

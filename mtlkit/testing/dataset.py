@@ -11,7 +11,17 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 from torchvision import tv_tensors
 
-from mtlkit.data import SPLITS, Dataset, Kind, ReducibleSamples, Sample, TargetSpec
+from mtlkit.build import parse_image_size
+from mtlkit.data import (
+    SPLITS,
+    Dataset,
+    Kind,
+    Quantity,
+    ReducibleSamples,
+    Sample,
+    TargetSpec,
+    map_fault,
+)
 from mtlkit.errors import MtlkitError
 from mtlkit.loader import Key, Prepared
 from mtlkit.options import option_types
@@ -43,6 +53,11 @@ def _it_describes_its_labels_and_splits(subject: Subject) -> None:
         nameless = spec.kind in ("mask", "class") and len(spec.classes) < 2
         expect(not nameless, f"label '{name}' of kind {spec.kind} has the classes {spec.classes}")
         expect(name not in ("image", "id"), f"no label may be called '{name}'")
+        known = spec.quantity in get_args(Quantity)
+        expect(known, f"label '{name}' has the unknown quantity {spec.quantity!r}")
+        wanted = {"plain": spec.channels, "direction": 3}.get(spec.quantity, 1)
+        fault = f"label '{name}' has {spec.channels} channels, and {spec.quantity} has {wanted}"
+        expect(spec.channels == wanted, fault)
         for split, number in spec.labelled.items():
             size = dataset.spec.sizes.get(split, 0)
             fault = f"'{name}' is said to be in {number} of the {size} samples of {split}"
@@ -53,8 +68,7 @@ def _it_describes_its_labels_and_splits(subject: Subject) -> None:
         size, length = dataset.spec.sizes[split], len(dataset.split(split))
         expect(size == length, f"spec.sizes has {size} samples of {split}, but len() is {length}")
     expect(dataset.spec.sizes["train"] > 0, "there is no sample to train on")
-    side = dataset.image_size
-    expect(isinstance(side, int) and side > 0, f"image_size is {side!r}, not a number of pixels")
+    parse_image_size(dataset.image_size)
 
 
 @CHECKS.add(
@@ -272,7 +286,8 @@ def _check_label(what: str, value: Any, spec: TargetSpec, size: tuple[int, int])
     elif spec.kind in ("mask", "class"):
         _check_classes(what, value.as_subclass(Tensor), spec)
     else:
-        expect(finite(value), f"{what} is not finite")
+        fault = map_fault(value.as_subclass(Tensor), spec.quantity)
+        expect(fault is None, f"{what} {fault}")
 
 
 def _check_box(what: str, box: tv_tensors.BoundingBoxes, size: tuple[int, int]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mtlkit import registry
 from mtlkit.data import DatasetSpec, Kind, TargetSpec
@@ -20,6 +21,8 @@ LABELS = {
     "a_class": TargetSpec("class", classes=CLASSES),
     "a_box": TargetSpec("box"),
     "a_map": TargetSpec("map", channels=2),
+    "a_distance": TargetSpec("map", quantity="distance"),
+    "a_direction": TargetSpec("map", channels=3, quantity="direction"),
     "a_vector": TargetSpec("vector", channels=4),
 }
 SIZE = (32, 48)
@@ -242,7 +245,8 @@ def _tables_have_a_name_for_every_row_and_column(subject: Subject) -> None:
 @CHECKS.add(
     why="Predictions are written as JSON and picture files, and drawn beside the truth.",
     mend="decode() and decode_target() return the same terms: numbers, text and lists of them, or "
-    "uint8 tensors [H, W] or [3, H, W] at the size of the picture; draw() returns a picture.",
+    "uint8 tensors [H, W] or [3, H, W], or float32 ones [H, W] or [C, H, W], at the size of the "
+    "picture; draw() returns a picture.",
 )
 def _predictions_are_decoded_and_drawn_at_the_size_of_the_picture(subject: Subject) -> None:
     task = _build(subject)
@@ -265,6 +269,8 @@ def _spec(subject: Subject) -> DatasetSpec:
     kind = getattr(subject.cls, "kind", None)
     name = subject.options.get("target", "one")
     own = [label for label in LABELS.values() if label.kind == kind]
+    if wanted := getattr(subject.cls, "quantities", ()):
+        own = [label for label in own if label.quantity in wanted]
     return DatasetSpec({**LABELS, name: own[0]} if own else LABELS)
 
 
@@ -300,6 +306,8 @@ def _labels(spec: TargetSpec) -> Tensor:
     if spec.kind == "box":
         corners = torch.rand(BATCH, 2, 2) * 0.5 + torch.tensor([[0.0], [0.5]])
         return corners.flatten(1)
+    if spec.quantity == "direction":
+        return F.normalize(torch.randn(BATCH, spec.channels, *SIZE))
     return torch.rand(BATCH, spec.channels, *(SIZE if spec.kind == "map" else ()))
 
 
@@ -327,8 +335,10 @@ def _score(task: Task, prediction: Tensor, target: Tensor) -> float:
 
 def _check_term(name: str, value: Any, picture: Tensor) -> None:
     if isinstance(value, Tensor):
-        shapes = (picture.shape, picture.shape[1:])
-        good = value.dtype == torch.uint8 and value.shape in shapes
+        fits = value.shape[-2:] == picture.shape[-2:]
+        channels = tuple(value.shape[:-2])
+        known = channels in ((), (3,)) if value.dtype == torch.uint8 else len(channels) < 2
+        good = fits and known and value.dtype in (torch.uint8, torch.float32)
         expect(good, f"'{name}' is {value.dtype} {tuple(value.shape)}, for a picture of "
                      f"{tuple(picture.shape)}")  # fmt: skip
         return

@@ -79,7 +79,7 @@ def read_image(path: Path, at_least: tuple[int, int] | None = None, /) -> Photo:
     Raises:
         DataError: the file is no picture or cannot be decoded.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         orientation = _orientation(image)
         upright = UPRIGHT.get(orientation)
         width, height = image.size
@@ -108,7 +108,7 @@ def _shrink(image: Image.Image, at_least: tuple[int, int], orientation: int) -> 
 
 def read_mask(path: Path, /) -> Pixels:
     """Class ids uint8 [H, W]; of a palette picture the indices."""
-    with _opened(path) as image:
+    with opened(path) as image:
         upright = UPRIGHT.get(_orientation(image))
         ids = np.array(image if upright is None else image.transpose(upright))
         bands = image.getbands()
@@ -127,13 +127,37 @@ def read_mask(path: Path, /) -> Pixels:
 
 def check_image(path: Path, /) -> tuple[int, int]:
     """Decode a picture as cheaply as its format allows: height and width, upright."""
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         sideways = _orientation(image) >= 5
         image.draft("L", (1, 1))
         image.load()
         to_rgb(image.crop((0, 0, 1, 1)))
     return (width, height) if sideways else (height, width)
+
+
+def picture_size(path: Path, /) -> tuple[int, int]:
+    """Height and width of a picture, upright, from its header."""
+    with opened(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def picture_pixels(path: Path, /) -> Pixels:
+    """A picture RGB uint8 [H, W, 3]."""
+    return read_image(path).pixels
+
+
+def picture_classes(number: int, void: int, path: Path, /) -> Pixels:
+    """Class ids uint8 [H, W] from 0 to ``number`` - 1; 255 where the file has ``void`` or 255."""
+    mask = read_mask(path)
+    found = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    if strange := [id for id in found.tolist() if id >= number and id not in (void, 255)]:
+        raise DataError(
+            f"{path}: class id {strange[0]} is out of range; there are {number} classes, and "
+            f"{void} is 'not labelled'"
+        )
+    return np.where(mask < number, mask, np.uint8(255))
 
 
 def check_size(height: int, width: int, /) -> None:
@@ -176,7 +200,8 @@ def noting(faults: dict[str, str], what: str, /) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose pixels are not decoded yet; what it then raises becomes a ``DataError``."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             check_size(image.height, image.width)

@@ -1,6 +1,7 @@
 """Arrays to what a sample holds, and an order of samples that no run of a program can change."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,3 +37,8 @@ def shuffled(ids: Iterable[str], /) -> list[str]:
         return hashlib.blake2b(id.encode(errors="surrogatepass"), digest_size=8).digest()
 
     return sorted(ids, key=place)
+
+
+def natural(id: str, /) -> list[str | int]:
+    """By which names are sorted as people count: 2 before 10."""
+    return [int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", id)]

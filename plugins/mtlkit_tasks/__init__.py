@@ -11,6 +11,8 @@ def mtlkit_tasks() -> dict[str, str]:
         "cls": "mtlkit_tasks.cls:Classification",
         "colourise": "mtlkit_tasks.colourise:Colourise",
         "denoise": "mtlkit_tasks.denoise:Denoise",
+        "depth": "mtlkit_tasks.depth:Depth",
         "edge": "mtlkit_tasks.edge:Edge",
+        "normals": "mtlkit_tasks.normals:Normals",
         "seg": "mtlkit_tasks.seg:Segmentation",
     }

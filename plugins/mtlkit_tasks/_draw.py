@@ -1,7 +1,9 @@
 """Drawing on pictures, in sizes relative to them."""
 
+import math
 from collections.abc import Sequence
 
+import matplotlib
 import torch
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
@@ -22,6 +24,7 @@ PALETTE: tuple[RGB, ...] = (
 )
 _DARK: RGB = (20, 20, 20)
 _OPACITY = 0.45
+_RANGE = 20  # between the numbers of the first and the last colour
 
 
 def tint(image: Tensor, mask: Tensor, classes: Sequence[int]) -> Tensor:
@@ -35,12 +38,42 @@ def tint(image: Tensor, mask: Tensor, classes: Sequence[int]) -> Tensor:
     colours = torch.zeros(256, 3)
     opacity = torch.zeros(256)
     for i in classes:
-        colours[i] = torch.tensor(PALETTE[i % len(PALETTE)], dtype=torch.float)
+        colours[i] = torch.tensor(_colour(i), dtype=torch.float)
         opacity[i] = _OPACITY
     index = mask.long()
     alpha = torch.where(_border(mask) & (opacity[index] > 0), 1.0, opacity[index])
     drawn = torch.lerp(image.float(), colours[index].movedim(-1, 0), alpha)
     return drawn.round().byte()
+
+
+def _colour(i: int) -> RGB:
+    """The palette's colours, then the same lighter, then darker, and then from the start."""
+    again, place = divmod(i, len(PALETTE))
+    paper = (None, 255, 0)[again % 3]
+    red, green, blue = PALETTE[place]
+    if paper is None:
+        return red, green, blue
+    return (red + paper) // 2, (green + paper) // 2, (blue + paper) // 2
+
+
+def heat(values: Tensor, most: float) -> Tensor:
+    """Numbers ``[H, W]`` up to ``most`` as colours, hatched where NaN.
+
+    The colours are even in brightness, and equal steps of them are equal ratios, down to the 20th
+    part of ``most``.
+    """
+    share = 1 + (values / most).nan_to_num(1).clamp(1 / _RANGE, 1).log() / math.log(_RANGE)
+    colours = matplotlib.colormaps["viridis"](share.numpy(), bytes=True)[..., :3]
+    return hatched(torch.from_numpy(colours).movedim(-1, 0), values.isnan())
+
+
+def hatched(image: Tensor, missing: Tensor) -> Tensor:
+    """The image uint8 ``[3, H, W]``, with stripes where nothing is known ``[H, W]``."""
+    height, width = missing.shape
+    stripe = max(2, round(min(height, width) / 40))
+    diagonal = torch.arange(height)[:, None] + torch.arange(width)
+    pattern = torch.where(diagonal // stripe % 2 == 0, 235, 190).byte()
+    return torch.where(missing, pattern, image)
 
 
 def rectangle(image: Tensor, box: Sequence[float], colour: RGB = PALETTE[3]) -> Tensor:

@@ -45,7 +45,7 @@ class Segmentation(Task):
     label = "seg"
     output = "map"
     default_head = "dense"
-    metric_names = ("miou", "weighted_iou", "f1")
+    metric_names = ("miou", "weighted_iou", "f1", "pixel_accuracy")
     primary = "miou"
 
     def __init__(

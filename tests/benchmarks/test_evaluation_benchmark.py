@@ -48,4 +48,4 @@ def test_both_sides_find_the_same_numbers(benchmark: ModuleType, classes: int) -
     benchmark.update_theirs(theirs, logits, truth)
     names = ("miou", "weighted_iou", "f1")
     expected = {name: float(m.compute()) for name, m in zip(names, theirs, strict=True)}
-    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
+    assert {name: float(found[name]) for name in names} == pytest.approx(expected)

@@ -132,3 +132,65 @@ def write_coco(root: Path, boxes):
 
 def table(samples):
     return {samples[index]["id"]: samples[index] for index in range(len(samples))}
+
+
+def frame_arrays(seed=0, height=HEIGHT, width=WIDTH, classes=13):
+    """A frame of the arrays of NYUv2: all of the picture is known but the first rows."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, (height, width)).astype(np.float32)
+    depth = rng.uniform(0.5, 9, (height, width, 1)).astype(np.float32)
+    normal = rng.normal(size=(height, width, 3)).astype(np.float32)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    label[0], depth[:2], normal[:3] = -1, 0, 0
+    image = (pixels(seed, height, width) / 255).astype(np.float32)
+    return {"image": image, "label": label, "depth": depth, "normal": normal}
+
+
+def save_npy(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+    return path
+
+
+def make_nyuv2(root: Path, train=12, test=3):
+    for split, number in (("train", train), ("val", test)):
+        for index in range(number):
+            seed = index if split == "train" else 1000 + index
+            for name, array in frame_arrays(seed).items():
+                save_npy(root / split / name / f"{index}.npy", array)
+    return root
+
+
+def make_nyuv2_pictures(root: Path, number=4, millimetres=False):
+    for split in ("train", "test"):
+        for index in range(number):
+            id = f"{7 * index + 1:04d}"
+            arrays = frame_arrays(index)
+            save(root / split / "rgb" / f"{id}.jpg", pixels(index), quality=95)
+            label = arrays["label"].astype(np.int64)
+            save(root / split / "seg13" / f"{id}.png", (label % 256).astype(np.uint8))
+            scale, dtype = (1000, np.uint16) if millimetres else (25.5, np.uint8)
+            levels = np.rint(arrays["depth"][..., 0] * scale).astype(dtype)
+            save(root / split / "depth" / f"{id}.png", levels)
+    return root
+
+
+def make_cityscapes(root: Path, train=6, test=2):
+    for split, number in (("train", train), ("val", test)):
+        for index in range(number):
+            arrays = frame_arrays(index, classes=7)
+            save_npy(root / split / "image" / f"{index}.npy", arrays["image"])
+            save_npy(root / split / "label_7" / f"{index}.npy", arrays["label"])
+            finer = frame_arrays(index, classes=19)["label"]
+            save_npy(root / split / "label_19" / f"{index}.npy", finer)
+            save_npy(root / split / "depth" / f"{index}.npy", arrays["depth"] / 20)
+    return root
+
+
+def make_camvid(root: Path, number=3):
+    for split in ("train", "val", "test"):
+        for index in range(number):
+            name = f"0001TP_{index:06d}.png"
+            save(root / split / name, pixels(index))
+            save(root / f"{split}annot" / name, mask_of(index, 11))
+    return root

@@ -4,7 +4,15 @@ import shutil
 
 import pytest
 import torch
-from dataset_files import make_folder, make_h5, make_pets, mask_of, save, truncate
+from dataset_files import (
+    make_folder,
+    make_h5,
+    make_nyuv2,
+    make_pets,
+    mask_of,
+    save,
+    truncate,
+)
 from PIL import Image
 from torchvision import tv_tensors
 
@@ -106,6 +114,19 @@ def test_a_picture_of_the_first_samples_is_drawn(tmp_path, capsys):
     assert (tmp_path / "look2.png").read_bytes() != (tmp_path / "look.png").read_bytes()
 
 
+def test_maps_are_drawn_below_the_pictures(tmp_path, capsys):
+    root = make_nyuv2(tmp_path / "data", train=3, test=2)
+    words = ("nyuv2", "--data.root", root, "--preview")
+    assert run(capsys, *words, tmp_path / "all.png")[0] == 0
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "normal")
+        shutil.rmtree(root / split / "depth")
+    assert run(capsys, *words, tmp_path / "seg.png")[0] == 0
+    with Image.open(tmp_path / "all.png") as whole, Image.open(tmp_path / "seg.png") as pictures:
+        assert whole.height > 2 * pictures.height
+        assert whole.width == pictures.width
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -149,7 +170,8 @@ class Odd(Dataset):
                 "seg": TargetSpec("mask", classes=("a", "b")),
                 "kind": TargetSpec("class", classes=("a", "b")),
                 "bbox": TargetSpec("box"),
-                "depth": TargetSpec("map"),
+                "depth": TargetSpec("map", quantity="distance"),
+                "normals": TargetSpec("map", channels=3, quantity="direction"),
             },
             {"train": 2, "val": 0, "test": 0},
         )
@@ -168,6 +190,7 @@ class Odd(Dataset):
                 torch.tensor([[0.0, 0, 6, 8]]), format="XYXY", canvas_size=(8, 6)
             ),
             "depth": tv_tensors.Mask(torch.zeros(1, 8, 6)),
+            "normals": tv_tensors.Mask(torch.zeros(3, 8, 6)),
         }
         return good | (self.change if index else {})
 
@@ -199,6 +222,11 @@ def box(*edges):
         ({"bbox": box(0, 0, 7, 8)}, "'bbox' is [0.0, 0.0, 7.0, 8.0]"),
         ({"bbox": box(0, 0, float("nan"), 8)}, "'bbox' is not finite"),
         ({"depth": tv_tensors.Mask(torch.full((1, 8, 6), float("inf")))}, "'depth' is not finite"),
+        ({"depth": tv_tensors.Mask(torch.full((1, 8, 6), -1.0))}, "'depth' is -1 somewhere; dist"),
+        (
+            {"normals": tv_tensors.Mask(torch.ones(3, 8, 6))},
+            "'normals' has a direction of length",
+        ),
         ({"more": torch.tensor(1)}, "has 'more', which is not in the dataset's spec"),
         ({"image": None}, "AttributeError: "),
     ],

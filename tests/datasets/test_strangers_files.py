@@ -14,8 +14,10 @@ import torch
 from dataset_files import (
     HEIGHT,
     WIDTH,
+    frame_arrays,
     h5_arrays,
     make_folder,
+    make_nyuv2,
     mask_of,
     pixels,
     save,
@@ -29,10 +31,12 @@ from mtlkit_datasets._images import check_image, read_image, read_mask
 from mtlkit_datasets._labels import Names, read_names, read_table
 from mtlkit_datasets.folder import Folder
 from mtlkit_datasets.h5 import HDF5
+from mtlkit_datasets.nyuv2 import NYUv2
 from PIL import Image
 from property_cases import cases
 
 from mtlkit import DataError
+from mtlkit.data import map_fault
 
 SPLITS = ("train", "val", "test")
 
@@ -214,6 +218,10 @@ def read_everything(dataset):
                     ids = set(sample[name].unique().tolist()) - {target.ignore_index}
                     assert ids <= set(range(len(target.classes)))
                     assert sample[name].shape == sample["image"].shape[1:]
+                elif target.kind == "map":
+                    values = sample[name].as_subclass(torch.Tensor)
+                    assert map_fault(values, target.quantity) is None
+                    assert values.shape == (target.channels, *sample["image"].shape[1:])
                 else:
                     left, top, right, bottom = sample[name].flatten().tolist()
                     assert 0 <= left < right <= sample["image"].shape[2]
@@ -291,6 +299,49 @@ def test_any_hdf5_file_is_read_or_named(named, split):
         else:
             write_h5(path.parent, {name: content})
         refused_or_read(lambda on_bad: HDF5(root=root, on_bad=on_bad))
+
+
+def npy_bytes(array):
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def claiming(header):
+    text = header.encode(errors="replace")
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 64
+
+
+NPY_HEADER = st.builds(
+    "{{'descr': {}, 'fortran_order': {}, 'shape': {}}}".format,
+    st.sampled_from(["'<f4'", "'|O'", "'<U999999999'", "[('a', '<f4')]", "'|u1'", "'x'", "()"]),
+    st.sampled_from(["True", "False", "0"]),
+    st.one_of(
+        st.lists(st.sampled_from([0, 1, 4, -1, 2**31, 2**63, 10**30]), max_size=4).map(tuple),
+        st.sampled_from(["(1,", "(True, 4)", "(" * 300, "-" * 9000 + "1", "open('/etc/passwd')"]),
+    ),
+).map(claiming)
+
+
+NPY = {name: npy_bytes(array) for name, array in frame_arrays().items()}
+
+
+def npy_content(name):
+    return st.one_of(damaged(NPY[name]), NPY_HEADER, ARRAY.map(npy_bytes))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@cases(0.2)
+@given(
+    st.sampled_from(sorted(NPY)).flatmap(lambda name: st.tuples(st.just(name), npy_content(name))),
+    st.sampled_from(["train", "val"]),
+)
+def test_any_npy_file_is_read_or_named(named, split):
+    name, content = named
+    with TemporaryDirectory() as folder:
+        root = make_nyuv2(Path(folder), train=2, test=1)
+        (root / split / name / "0.npy").write_bytes(content)
+        refused_or_read(lambda on_bad: NYUv2(root=root, verify=True, on_bad=on_bad))
 
 
 FILES = ["images/{}.png", "images/{}.jpg", "masks/{}.png", "labels.csv", "boxes/{}.xml",

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from dataset_files import make_folder, make_h5, make_pets
+from dataset_files import make_camvid, make_folder, make_h5, make_nyuv2, make_pets
+from mtlkit_datasets.camvid import CamVid
 from mtlkit_datasets.folder import Folder
 from mtlkit_datasets.h5 import HDF5
+from mtlkit_datasets.nyuv2 import NYUv2
 from mtlkit_datasets.oxford_pets import OxfordPets
 from mtlkit_datasets.shapes import Shapes
 from torch.utils.data import ConcatDataset, DataLoader
@@ -18,6 +20,8 @@ def test_workers_deliver_the_same_samples(tmp_path, method):
             OxfordPets(root=make_pets(tmp_path / "pets", per_breed=2)).split("train"),
             HDF5(root=make_h5(tmp_path / "h5")).split("train"),
             Folder(root=make_folder(tmp_path / "own")).split("train"),
+            NYUv2(root=make_nyuv2(tmp_path / "nyuv2", train=3)).split("train"),
+            CamVid(root=make_camvid(tmp_path / "camvid")).split("train"),
         ]
     )
     here = [together[index] for index in range(len(together))]

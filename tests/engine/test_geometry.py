@@ -7,6 +7,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mtlkit.data import Quantity
 from mtlkit.geometry import LEAST_SHARE, RATIOS, Augment, Size, View, draw, smallest_image
 
 SIZES = [(40, 60), (61, 33), (20, 90), (90, 15), (32, 48)]
@@ -88,3 +89,62 @@ def test_no_part_of_the_smallest_image_is_below_the_size(
 
 def test_without_augmentation_the_smallest_image_is_the_size_itself() -> None:
     assert smallest_image("none", (64, 96)) == (64, 96)
+
+
+WHOLE = (40, 60)
+VIEWS = [
+    View(0, 0, 40, 60),
+    View(0, 0, 40, 60, mirrored=True),
+    View(5, 9, 20, 30),
+    View(5, 9, 30, 24, mirrored=True),
+    View(0, 0, 10, 60),
+]
+
+
+def seen(view: View, vector: list[float], quantity: Quantity) -> torch.Tensor:
+    """One value of a map that has the same everywhere, but nothing in its last column."""
+    values = torch.tensor(vector)[:, None, None].repeat(1, *WHOLE)
+    values[..., -1] = 0
+    shown = view.map(tv_tensors.Mask(values), (32, 48), quantity)
+    assert type(shown) is torch.Tensor
+    assert shown.dtype == torch.float32
+    inside = shown[:, :, 3:45]
+    assert torch.equal(inside, inside[:, :1, :1].expand_as(inside))
+    return inside[:, 0, 0]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_is_enlarged_is_as_near_as_the_enlargement_says(view: View) -> None:
+    shown = (view.height / 40) * (view.width / 60)  # of the image's area
+    [depth] = seen(view, [3.0], "distance").tolist()
+    [inverse] = seen(view, [1 / 3.0], "inverse-distance").tolist()
+    assert depth == pytest.approx(3 * math.sqrt(shown))
+    assert depth * inverse == pytest.approx(1)
+    assert seen(view, [3.0], "plain").tolist() == [3]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_normals_are_those_of_the_mirrored_and_stretched_surface(view: View) -> None:
+    def of_plane(along_rows: float, along_columns: float) -> torch.Tensor:
+        normal = torch.tensor([-along_rows, -along_columns, 1.0])
+        return normal / normal.norm()
+
+    slope, steep = 0.7, -0.4  # how z grows with x and y
+    wider = math.sqrt((60 / view.width) / (40 / view.height))  # than high, by its square
+    expected = of_plane((-1 if view.mirrored else 1) * slope / wider, steep * wider)
+    found = seen(view, of_plane(slope, steep).tolist(), "direction")
+    torch.testing.assert_close(found, expected)
+    assert found.norm() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("quantity", ["distance", "inverse-distance", "direction"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_was_not_measured_stays_0(view: View, quantity: Quantity) -> None:
+    assert seen(view, [0.0, 0.0, 0.0], quantity).eq(0).all()
+
+
+def test_without_augmentation_a_map_is_as_it_was() -> None:
+    values = torch.randn(3, *WHOLE)
+    view = draw("none", WHOLE, torch.Generator())
+    for quantity in ("plain", "distance", "inverse-distance", "direction"):
+        assert torch.equal(view.map(values, WHOLE, quantity), values)

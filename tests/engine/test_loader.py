@@ -149,3 +149,39 @@ def test_a_mask_that_was_cropped_to_nothing_labelled_is_no_label() -> None:
     mask[0, 15] = 1
     assert one._label(TARGETS["seg"], mask, View(0, 0, 16, 8)) is None
     assert one._label(TARGETS["seg"], mask, View(0, 8, 16, 8)) is not None
+
+
+class Slanted:
+    """A picture that is bright at the right, of a wall 2 m away that faces right."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int, /) -> dict[str, object]:
+        ramp = torch.linspace(0, 255, 60).byte().expand(3, 40, 60)
+        normals = torch.tensor([0.6, 0.0, 0.8])[:, None, None].repeat(1, 40, 60)
+        return {
+            "image": tv_tensors.Image(ramp),
+            "id": "x",
+            "normals": tv_tensors.Mask(normals),
+            "depth": tv_tensors.Mask(torch.full((1, 40, 60), 2.0)),
+        }
+
+
+@pytest.mark.parametrize("augment", ["light", "strong"])
+def test_a_mirrored_wall_faces_the_other_way_and_an_enlarged_one_is_nearer(augment: str) -> None:
+    targets = {
+        "normals": TargetSpec("map", channels=3, quantity="direction"),
+        "depth": TargetSpec("map", quantity="distance"),
+    }
+    one = Prepared(Slanted(), targets, (32, 32), augment=augment)
+    turned = 0
+    for epoch in range(20):
+        sample = one[Key(epoch, 0, True)]
+        grey = sample["image"].float().mean((0, 1))
+        mirrored = bool(grey[0] > grey[-1])
+        x = sample["labels"]["normals"][0]
+        assert bool((x < 0).all()) if mirrored else bool((x > 0).all())
+        assert sample["labels"]["depth"].max() < 2
+        turned += mirrored
+    assert 0 < turned < 20

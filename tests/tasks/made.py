@@ -7,9 +7,12 @@ from mtlkit_tasks.bbox import BBox
 from mtlkit_tasks.cls import Classification
 from mtlkit_tasks.colourise import Colourise
 from mtlkit_tasks.denoise import Denoise
+from mtlkit_tasks.depth import Depth
 from mtlkit_tasks.edge import Edge
+from mtlkit_tasks.normals import Normals
 from mtlkit_tasks.seg import Segmentation
 from torch import Tensor
+from torch.nn import functional as F
 
 from mtlkit import DatasetSpec, TargetSpec, Task
 
@@ -21,6 +24,10 @@ SPEC = DatasetSpec(
         "cls": TargetSpec("class", ("cat", "dog", "bird")),
         "breed": TargetSpec("class", ("beagle", "bengal")),
         "bbox": TargetSpec("box"),
+        "depth": TargetSpec("map", quantity="distance"),
+        "disparity": TargetSpec("map", quantity="inverse-distance"),
+        "normals": TargetSpec("map", channels=3, quantity="direction"),
+        "heights": TargetSpec("map"),
     }
 )
 LOSSES: dict[type[Task], tuple[dict[str, Any], ...]] = {
@@ -37,6 +44,8 @@ LOSSES: dict[type[Task], tuple[dict[str, Any], ...]] = {
     Denoise: ({"loss": "mse"}, {"loss": "l1"}),
     Edge: ({"loss": "l1"}, {"loss": "bce"}),
     Colourise: ({},),
+    Depth: ({"loss": "l1"}, {"loss": "mse"}, {"loss": "log"}),
+    Normals: ({},),
 }
 CASES = [(kind, options) for kind, several in LOSSES.items() for options in several]
 NAMES = ["-".join([kind.__name__, *map(str, options.values())]) for kind, options in CASES]
@@ -66,6 +75,11 @@ def batch_for(task: Task, dtype: torch.dtype = torch.float64) -> tuple[Tensor, T
     elif task.kind == "box":
         corners = torch.rand(6, 2, 2, generator=random, dtype=dtype).sort(dim=1).values
         target = corners.flatten(1)
+    elif task.kind == "map":
+        target = torch.randn(6, task.out_channels, *SIZE, generator=random, dtype=dtype)
+        target = target.abs() if task.out_channels == 1 else F.normalize(target)
+        target[:, :, :3] = 0
+        target[3] = 0
     else:
         target = task.make_target(images(dtype=dtype))
     return prediction, target, present

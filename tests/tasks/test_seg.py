@@ -99,6 +99,7 @@ def test_metrics_of_two_classes_by_hand() -> None:
             "miou": (background + pet) / 2,
             "weighted_iou": (3 * background + 2 * pet) / 5,
             "f1": 2 * 1 / (2 * 1 + 1 + 1),
+            "pixel_accuracy": 3 / 5,
         }
     )
 

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_files import make_folder, make_h5, make_pets
+from dataset_files import (
+    make_camvid,
+    make_cityscapes,
+    make_folder,
+    make_h5,
+    make_nyuv2,
+    make_pets,
+)
 
 from mtlkit import registry
 from mtlkit.testing import check
@@ -34,8 +41,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Options that a component needs, or that make it small."""
 
 FILES: dict[str, Callable[[Path], Path]] = {
+    "dataset/camvid": make_camvid,
+    "dataset/cityscapes": make_cityscapes,
     "dataset/folder": make_folder,
     "dataset/h5": make_h5,
+    "dataset/nyuv2": make_nyuv2,
     "dataset/oxford-pets": make_pets,
 }
 """What makes the files that a dataset reads."""

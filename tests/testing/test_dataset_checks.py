@@ -58,7 +58,7 @@ class Right(Dataset):
                 "seg": TargetSpec("mask", ("ground", "thing"), labelled=SIZES),
                 "cls": TargetSpec("class", ("cat", "dog"), labelled=fewer),
                 "bbox": TargetSpec("box", labelled=SIZES),
-                "depth": TargetSpec("map", channels=1, labelled=SIZES),
+                "depth": TargetSpec("map", channels=1, quantity="distance", labelled=SIZES),
                 "pose": TargetSpec("vector", channels=4, labelled=SIZES),
             },
             SIZES,
@@ -90,6 +90,10 @@ class Silent(Folder):
     def __init__(self, *, root: Path):
         Right.__init__(self)
         (Path(root) / "list.txt").read_text()
+
+
+class OtherSide(Right):
+    image_size = "large"
 
 
 class OtherSizes(Right):
@@ -162,6 +166,21 @@ def absent_as_none(sample):
     return {**sample, "cls": None}
 
 
+def negative(sample):
+    return {**sample, "depth": tv_tensors.Mask(-sample["depth"].as_subclass(torch.Tensor))}
+
+
+def described(**changes: Any) -> type[Right]:
+    """Right but for the spec of its depth."""
+
+    def init(self):
+        Right.__init__(self)
+        spec = replace(self.spec.targets["depth"], **changes)
+        self.spec = DatasetSpec({**self.spec.targets, "depth": spec}, SIZES)
+
+    return type("Wrong", (Right,), {"__init__": init})
+
+
 def third_class(sample):
     return {**sample, "cls": torch.tensor(2)}
 
@@ -174,6 +193,7 @@ def plain_image(sample):
     return {**sample, "image": sample["image"].as_subclass(torch.Tensor)}
 
 
+SPEC = "it describes its labels and splits"
 TYPES = "samples have the documented types"
 SMALLER = "smaller images fit their labels"
 MISSING = "it says what is missing"
@@ -239,6 +259,10 @@ def test_a_wrong_dataset_is_found(name: str, tmp_path: Path) -> None:
         (wrong(unknown), TYPES, "sample 0 of train has 'weather', which is not in spec.targets"),
         (wrong(plain_image), TYPES, "the image of sample 0 of train is a Tensor"),
         (wrong(longer), TYPES, "'pose' of sample 0 of test is float32 [5], not float32 [4]"),
+        (wrong(negative), TYPES, "'depth' of sample 0 of train is -0."),
+        (described(quantity="height"), SPEC, "label 'depth' has the unknown quantity 'height'"),
+        (described(quantity="direction"), SPEC, "'depth' has 1 channels, and direction has 3"),
+        (OtherSide, SPEC, "image size must be like 128 or 96x128 (height, width), not 'large'"),
         (HalvedWithoutBoxes, SMALLER, "'bbox' of sample 0 of train, at least (10, 15), is in an"),
         (Silent, MISSING, "with root = a path that is not there it raises FileNotFoundError"),
     ],

@@ -33,9 +33,9 @@ def run(installed: Environment, rooms: Path, tmp_path_factory: pytest.TempPathFa
     """A run of all its parts with a built-in task and that task's built-in head."""
     folder = tmp_path_factory.mktemp("runs") / "indoor"
     done = installed.mtlkit(
-        "train", "--tasks", "depth,seg", "--tasks.depth.far", "8", "--backbone", "cross-stitch",
-        "--backbone.width", "4", "--balancer", "unit", "--data", "rooms", "--data.root", rooms,
-        *SMALL, "--output", folder,
+        "train", "--tasks", "depth=metric-depth,seg", "--tasks.depth.far", "8",
+        "--backbone", "cross-stitch", "--backbone.width", "4", "--balancer", "unit",
+        "--data", "rooms", "--data.root", rooms, *SMALL, "--output", folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
@@ -49,7 +49,7 @@ def test_its_names_are_listed_with_where_they_come_from(installed: Environment) 
         "distribution": "mtlkit-indoor",
         "version": "1.2",
         "components": {
-            "task": ["depth"],
+            "task": ["metric-depth"],
             "head": ["metres"],
             "backbone": ["cross-stitch"],
             "balancer": ["unit"],
@@ -77,7 +77,8 @@ def test_it_trains_together_with_built_in_parts(run: Path) -> None:
     assert {"depth/rmse", "depth/loss", "seg/miou"} <= set(results["test"])
     written = yaml.safe_load((run / "config.yaml").read_text())
     assert written["tasks"]["depth"] == {
-        "name": "depth", "target": None, "far": 8.0, "head": {"name": "metres", "start": 3.0},
+        "name": "metric-depth", "target": None, "far": 8.0,
+        "head": {"name": "metres", "start": 3.0},
     }  # fmt: skip
     assert written["tasks"]["seg"]["head"]["name"] == "dense"
     assert written["plugins"]["mtlkit-indoor"] == "1.2"
@@ -92,7 +93,11 @@ def test_a_file_may_mix_its_parts_with_built_in_ones(
     installed: Environment, rooms: Path, tmp_path: Path
 ) -> None:
     tree = {
-        "tasks": {"depth": {"head": "fpn"}, "far": {"name": "depth", "target": "depth"}, "seg": {}},
+        "tasks": {
+            "depth": {"name": "metric-depth", "head": "fpn"},
+            "far": {"name": "metric-depth", "target": "depth"},
+            "seg": {},
+        },
         "backbone": {"name": "vgg16", "width": 4},
         "balancer": "indoor/unit",
         "data": {"name": "rooms", "root": str(rooms)},
@@ -124,7 +129,7 @@ def test_a_saved_run_is_loaded_and_predicts(
 def test_it_trains_alone_when_mtlkits_own_plugins_are_left_out(
     installed: Environment, rooms: Path, tmp_path: Path
 ) -> None:
-    parts = ["--tasks", "depth", "--backbone", "cross-stitch", "--balancer", "unit"]
+    parts = ["--tasks", "depth=metric-depth", "--backbone", "cross-stitch", "--balancer", "unit"]
     data = ["--data", "rooms", "--data.root", rooms, "--output", tmp_path / "run"]
     done = installed.mtlkit("train", *parts, *data, *SMALL, MTLKIT_DISABLE_PLUGINS="mtlkit")
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import mtlkit
 
 @mtlkit.hookimpl
 def mtlkit_tasks():
-    return {"depth": "indoor.depth:Depth"}
+    return {"metric-depth": "indoor.depth:Depth"}
 
 
 @mtlkit.hookimpl
