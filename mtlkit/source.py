@@ -100,6 +100,15 @@ def from_file(file: str | Path) -> Layer:
     Raises:
         ConfigError: it cannot be read or is no mapping.
     """
+    return from_mapping(read(file), str(file))
+
+
+def read(file: str | Path) -> Mapping[Any, Any]:
+    """What a YAML file says; ``no``, dates and ``1e-3`` are text.
+
+    Raises:
+        ConfigError: it cannot be read or is no mapping.
+    """
     try:
         tree = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -112,7 +121,7 @@ def from_file(file: str | Path) -> Layer:
         raise ConfigError(f"{file}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, Mapping | None):
         raise ConfigError(f"{file} must be a mapping of options, but is a {_kind(tree)}")
-    return from_mapping(tree or {}, str(file))
+    return tree or {}
 
 
 def from_mapping(tree: Mapping[str, Any], origin: str) -> Layer:
