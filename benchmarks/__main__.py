@@ -23,7 +23,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import plan, report, runner, suite
 from mtlkit.commands.flags import split, whole_number

@@ -11,17 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 Scores = Mapping[str, float]
-"""By metric."""
-Directions = Mapping[str, bool]
-"""Whether higher is better, by metric."""
+"""By ``<task>/<metric>``."""
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of an interval around it."""
+    """A mean, and where it lies with 95 % confidence; a single value does not tell that."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether all of it is on one side of 0."""
+        return self.low is not None and self.high is not None and self.low * self.high > 0
 
 
 def relative_gain(value: float, base: float, *, higher_is_better: bool) -> float:
@@ -30,70 +33,63 @@ def relative_gain(value: float, base: float, *, higher_is_better: bool) -> float
     return change if higher_is_better else -change
 
 
-def delta_flat(values: Scores, baseline: Scores, higher_is_better: Directions) -> float:
+def delta_flat(scores: Scores, base: Scores, higher_is_better: Mapping[str, bool]) -> float:
     """Form (a): mean over all metrics of the relative loss in percent, lower is better.
 
     Args:
-        values: of the network for several tasks.
-        baseline: of networks for one task each.
-        higher_is_better: names the metrics that count.
+        scores: of the network for several tasks.
+        base: of networks for one task each.
+        higher_is_better: of every metric that counts.
 
     Reference: ``delta_fn`` of the authors' code of Nash-MTL, and the papers that follow it.
     """
-    return -_mean(_gains(values, baseline, higher_is_better))
+    return -_mean(list(gains(scores, base, higher_is_better).values()))
 
 
-def delta_by_task(
-    values_by_task: Mapping[str, Scores],
-    baseline_by_task: Mapping[str, Scores],
-    higher_is_better: Mapping[str, Directions],
-) -> float:
+def delta_by_task(scores: Scores, base: Scores, higher_is_better: Mapping[str, bool]) -> float:
     """Form (b): mean over each task's metrics, then over tasks, in percent, higher is better.
 
     Args:
-        values_by_task: of the network for several tasks.
-        baseline_by_task: of networks for one task each.
-        higher_is_better: names the tasks and metrics that count.
+        scores: of the network for several tasks.
+        base: of networks for one task each.
+        higher_is_better: of every metric that counts.
 
     Reference: ``count_improvement`` of LibMTL.
     """
-    return _mean(
-        [
-            _mean(_gains(values_by_task[task], baseline_by_task[task], directions))
-            for task, directions in higher_is_better.items()
-        ]
-    )
+    by_task: dict[str, list[float]] = {}
+    for key, gain in gains(scores, base, higher_is_better).items():
+        by_task.setdefault(key.partition("/")[0], []).append(gain)
+    return _mean([_mean(values) for values in by_task.values()])
 
 
-def _gains(values: Scores, baseline: Scores, higher_is_better: Directions) -> list[float]:
-    return [
-        relative_gain(values[key], baseline[key], higher_is_better=higher)
+def gains(scores: Scores, base: Scores, higher_is_better: Mapping[str, bool]) -> dict[str, float]:
+    """:func:`relative_gain` of every metric that counts."""
+    return {
+        key: relative_gain(scores[key], base[key], higher_is_better=higher)
         for key, higher in higher_is_better.items()
-    ]
+    }
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and Student's interval; a single value has none, so its ends are NaN."""
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and Student's 95 % interval of independent values, at least one."""
     mean, number = _mean(values), len(values)
     if number < 2:
-        return Interval(mean, math.nan, math.nan)
+        return Interval(mean, None, None)
     variance = math.fsum((value - mean) ** 2 for value in values) / (number - 1)
-    half = t_quantile((1 + confidence) / 2, number - 1) * math.sqrt(variance / number)
+    half = t_quantile(number - 1) * math.sqrt(variance / number)
     return Interval(mean, mean - half, mean + half)
 
 
-def t_quantile(probability: float, freedom: int) -> float:
-    """The value that Student's t stays below with a probability in [0.5, 1), by bisection."""
-    low, high = 0.0, 1.0
-    while _t_below(high, freedom) < probability:
-        low, high = high, 2 * high
+def t_quantile(freedom: int) -> float:
+    """What Student's t stays below with probability 0.975, by bisection; 12.7 at most."""
+    low, high = 0.0, 16.0
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_below(middle, freedom) < probability else (low, middle)
+        low, high = (middle, high) if _t_below(middle, freedom) < 0.975 else (low, middle)
     return high
 
 
@@ -127,18 +123,18 @@ def sign_flip(differences: Sequence[float]) -> float:
     return sum(total >= reached for total in sums) / len(sums)
 
 
-def smallest_p(number: int) -> float:
-    """What :func:`sign_flip` can reach at best with so many differences."""
-    return float(2.0 ** (1 - number))
+def smallest_p(pairs: int, comparisons: int = 1) -> float:
+    """The least that :func:`sign_flip` can give, corrected for several comparisons."""
+    return min(1.0, comparisons * 2.0 ** (1 - pairs))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def holm(p: Sequence[float]) -> list[float]:
     """Each p corrected for the number of tests, so that the chance of any false alarm is kept.
 
     Reference: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
     """
-    corrected, largest = {}, 0.0
-    for rank, (name, value) in enumerate(sorted(p.items(), key=lambda item: item[1])):
-        largest = max(largest, min(1.0, (len(p) - rank) * value))
-        corrected[name] = largest
-    return {name: corrected[name] for name in p}
+    corrected, largest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = largest
+    return corrected

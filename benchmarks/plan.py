@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.suite import Options, Smoke, Suite
 from mtlkit import __version__, config, source
 from mtlkit.errors import ConfigError
-from mtlkit.settings import Config
+from mtlkit.settings import Choice, Config
 
 PLACE = ("output", "resume")
 """Options that the runner decides."""
@@ -208,7 +208,20 @@ def _one_task(chosen: Config, task: str) -> Config:
     monitor = chosen.settings.monitor
     keeps = monitor is not None and monitor.partition("/")[0] == task
     settings = replace(chosen.settings, monitor=monitor if keeps else None)
-    return replace(chosen, tasks={task: chosen.tasks[task]}, settings=settings)
+    return replace(
+        chosen, tasks={task: chosen.tasks[task]}, data=_data(chosen, task), settings=settings
+    )
+
+
+def _data(chosen: Config, task: str) -> Choice:
+    """The data without what is said of other tasks' labels, so that rows share this run."""
+    options = chosen.data.options
+    kept = options.get("keep_labels")
+    if not kept:
+        return chosen.data
+    label = chosen.tasks[task].options.get("target") or task
+    mine = {key: share for key, share in kept.items() if key == label}
+    return replace(chosen.data, options={**options, "keep_labels": mine or None})
 
 
 def _add(runs: dict[str, Planned], row: str, chosen: Config, seed: int, train: bool) -> str:

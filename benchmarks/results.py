@@ -129,16 +129,8 @@ class Pair:
         base = {key: getattr(self.single[key.partition("/")[0]], split)[key] for key in directions}
         return (
             delta_flat(values, base, directions),
-            delta_by_task(_by_task(values), _by_task(base), _by_task(directions)),
+            delta_by_task(values, base, directions),
         )
-
-
-def _by_task(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    tree: dict[str, dict[str, Any]] = {}
-    for key, value in flat.items():
-        if "/" in key:
-            tree.setdefault(key.partition("/")[0], {})[key] = value
-    return tree
 
 
 @dataclass(frozen=True)

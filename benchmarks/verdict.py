@@ -1,5 +1,6 @@
-"""Verdict: whether the lines of a report differ from what they are held against by more than luck."""
+"""Verdict: whether lines of a report differ from what they are held against by more than luck."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,27 +32,25 @@ class Family:
 
     @property
     def seeds_needed(self) -> int:
-        """So that the best line of as many can be called significant."""
-        seeds = 2
-        while len(self.p) * smallest_p(seeds) > LEVEL:
-            seeds += 1
-        return seeds
+        """So that a line can be called significant at all."""
+        return next(n for n in itertools.count(2) if smallest_p(n, len(self.p)) <= LEVEL)
 
 
 def family(differences: Mapping[str, Sequence[float]]) -> Family:
     """Sign-flip tests of paired differences, by line; those with fewer than two are left out."""
     p = {name: sign_flip(values) for name, values in differences.items() if len(values) > 1}
     least = min((smallest_p(len(differences[name])) for name in p), default=1.0)
-    return Family(p, holm(p), least)
+    corrected = dict(zip(p, holm(list(p.values())), strict=True))
+    return Family(p, corrected, least)
 
 
-def tested(lines: Sequence[Line], reference: str | None = None) -> list[Line]:
+def comparable(lines: Sequence[Line]) -> list[Line]:
     """The lines that are tested: none twice, no baseline, none that only stood for choice."""
     seen: set[tuple[str, ...]] = set()
     chosen = []
     for line in lines:
         runs = tuple(line.row.runs)
-        if line.candidate or line.is_single or line.name == reference or runs in seen:
+        if line.candidate or line.is_single or runs in seen:
             continue
         seen.add(runs)
         chosen.append(line)
@@ -60,21 +59,33 @@ def tested(lines: Sequence[Line], reference: str | None = None) -> list[Line]:
 
 def against_single(lines: Sequence[Line]) -> Family:
     """Δm (b) of each line against 0."""
-    return family({line.name: list(line.by_task.values()) for line in tested(lines)})
+    return family({line.name: list(line.by_task.values()) for line in comparable(lines)})
 
 
-def target(lines: Sequence[Line], metric: str) -> Family:
-    """The gain of one metric over the single task."""
-    return family({line.name: list(line.gain(metric).values()) for line in tested(lines)})
+def target_against_single(lines: Sequence[Line], target: str) -> Family:
+    """What each line adds to one metric of the single task."""
+    return family({line.name: list(line.gain(target).values()) for line in comparable(lines)})
 
 
-def against_row(lines: Sequence[Line], reference: Line) -> tuple[Family, dict[str, list[float]]]:
-    """Δm (b) of each line less that of another, seed by seed; and these differences."""
-    differences = {}
-    for line in tested(lines, reference.name):
-        if set(line.row.single) == set(reference.row.single):
-            common = line.by_task.keys() & reference.by_task.keys()
-            differences[line.name] = [
-                line.by_task[seed] - reference.by_task[seed] for seed in sorted(common)
+def differences(
+    lines: Sequence[Line], reference: Line, target: str | None
+) -> dict[str, list[float]]:
+    """Each line less another, seed by seed: in the target metric, or else in Δm (b).
+
+    Lines with other tasks have another Δm, and are left out of the latter.
+    """
+    found = {}
+    for line in comparable(lines):
+        alike = target is not None or set(line.row.single) == set(reference.row.single)
+        if line.row.runs != reference.row.runs and alike:
+            mine, theirs = _by_seed(line, target), _by_seed(reference, target)
+            found[line.name] = [
+                mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())
             ]
-    return family(differences), differences
+    return found
+
+
+def _by_seed(line: Line, target: str | None) -> dict[int, float]:
+    if target is None:
+        return line.by_task
+    return {seed: pair.run.test[target] for seed, pair in line.pairs.items()}
