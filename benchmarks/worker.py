@@ -48,7 +48,7 @@ def _words(recipe: Path, folder: Path) -> list[str]:
 
 def peak_bytes() -> int:
     """The most memory this process has held; on a GPU, of its tensors there."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -78,7 +78,7 @@ def _flops(run: Run, inputs: Any) -> float:
     run.model.eval()
     with FlopCounterMode(display=False) as counter:
         run.model(*inputs)
-    return counter.get_total_flops() / len(inputs[0])
+    return float(counter.get_total_flops() / len(inputs[0]))
 
 
 if __name__ == "__main__":

@@ -158,10 +158,10 @@ def test_a_row_is_chosen_on_val_and_not_on_test(tmp_path: Path) -> None:
 
 
 def test_rows_are_held_against_a_reference(tmp_path: Path) -> None:
-    fill(tiny_plan(2, reference="other"), tmp_path, {"both": 0.1, "other": 0.2})
+    fill(tiny_plan(2, reference="other"), tmp_path, {"both": 0.1, "other": 0.3})
     text = written(tmp_path)
-    # in seg/miou 0.05 x (1, 1.1) less 0.1 x (1, 1.1)
-    assert row(text, "both", "## Against 'other'")[1] == "-0.053 ± 0.032"
+    # in seg/miou 0.05 x (1, 1.1) less 0.15 x (1, 1.1), and 12.706 x 0.00707 / sqrt(2)
+    assert row(text, "both", "## Against 'other'")[1] == "-0.105 ± 0.064"
 
 
 def test_a_smoke_test_makes_no_claims(tmp_path: Path) -> None:
