@@ -93,3 +93,10 @@ def test_every_published_row_is_a_row_of_its_suite() -> None:
     assert len(tables["table1"]["rows"]) == 9
     for values in tables["table1"]["rows"].values():
         assert set(values) <= set(table1.metrics)
+
+
+def test_the_example_of_a_suite_of_ones_own_can_be_planned() -> None:
+    text = (PUBLISHED.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    read = suite.from_mapping(yaml.safe_load(example), "example.yaml")
+    assert {row.name for row in plan.make(read, smoke=True).rows} == {"resnet18", "resnet34"}
