@@ -73,8 +73,10 @@ def write_run(
 
 
 WORKS = """
-import json, pathlib, sys
+import os, pathlib, sys
 recipe, folder, done = sys.argv[1:]
+with open(done + ".pids", "a") as file:
+    file.write(str(os.getpid()) + chr(10))
 with open(done, "a") as file:
     file.write(pathlib.Path(folder).name + chr(10))
 """

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -101,8 +102,10 @@ def test_a_run_that_is_trained_but_not_measured_keeps_its_results(tmp_path: Path
     write_run(folder, run.recipe)
     (folder / "cost.json").unlink()
     (folder / "own").touch()
+    (folder / runner.FAILED).write_text('{"error": "not measured"}')
     runner.run(plan, tmp_path, command=command(tmp_path / "log"))
     assert (folder / "own").exists()
+    assert runner.failure(folder) is None
     assert run.folder in done(tmp_path / "log")
 
 
@@ -129,20 +132,39 @@ sys.exit(__main__.main(["run", "table1", "--output", str(out), "--jobs", "2"]))
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_ends_all_runs_and_the_next_start_does_the_rest(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def hanging(output: Path) -> subprocess.Popen[bytes]:
+    """A runner with two runs in progress that never end by themselves."""
     here = Path(__file__).parent
     paths = [str(here), str(here.parents[1]), *sys.path]
     process = subprocess.Popen(
-        [sys.executable, "-c", HANGS, str(tmp_path)],
+        [sys.executable, "-c", HANGS, str(output)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,
     )
     give_up = time.monotonic() + 60
-    while len(done(tmp_path / "log")) < 2 and time.monotonic() < give_up:
+    while len(done(output / "log")) < 2 and time.monotonic() < give_up:
         time.sleep(0.05)
+    return process
+
+
+def test_runs_that_a_killed_runner_left_behind_keep_others_out(tmp_path: Path) -> None:
+    process = hanging(tmp_path)
+    process.kill()
+    process.wait()
+    try:
+        with pytest.raises(ConfigError, match="or by runs that it left behind"):
+            runner.run(tiny_plan(), tmp_path, command=command(tmp_path / "again"))
+    finally:
+        for pid in done(tmp_path / "log.pids"):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_ends_all_runs_and_the_next_start_does_the_rest(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = hanging(tmp_path)
     process.send_signal(number)
     assert process.wait(30) == code
     with (tmp_path / "lock").open() as file:  # runs that were left would keep it locked
