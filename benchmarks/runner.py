@@ -193,9 +193,7 @@ class _Pool:
                 continue
             del self.active[run.id]
             folder = self.folder / run.folder
-            error = None
-            if code or not is_done(folder, train=run.train):
-                error = _error(code, folder)
+            error = None if is_done(folder, train=run.train) else _error(code, folder)
             yield run, time.monotonic() - began, error
 
     def end(self) -> None:
