@@ -1,6 +1,6 @@
 """All balancers on the pets: three tasks, equal budget, several seeds, against single tasks.
 
-    python benchmarks/balancers_on_pets.py --root DIR --pretrained FILE --output OUT
+    python -m benchmarks.balancers_on_pets --root DIR --pretrained FILE --output OUT
 
 Runs that OUT/runs.jsonl already has are not done again. The table is OUT/table.md.
 """

@@ -82,6 +82,18 @@ def from_mapping(given: Mapping[str, Any]) -> Config:
     return _resolve(_resumed(layers), PYTHON, handed_over)
 
 
+def from_layers(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
+    """The configuration of several mappings, where a later one is stronger.
+
+    Args:
+        layers: each with where it is from, for messages.
+
+    Raises:
+        ConfigError: something in them is wrong; the message is for the user.
+    """
+    return _resolve([source.from_mapping(tree, origin) for origin, tree in layers], PYTHON)
+
+
 def _resumed(layers: Sequence[Layer]) -> list[Layer]:
     """The layers of a run that goes on: first its own configuration, last where it is."""
     given = {key: item for layer in layers for key, item in layer.items()}

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from mtlkit.errors import DataError, printable, shown
+
+if TYPE_CHECKING:  # a configuration is read without torch
+    from torch import Tensor
 
 Kind = Literal["mask", "class", "box", "map", "vector"]
 Quantity = Literal["plain", "distance", "inverse-distance", "direction"]
@@ -55,7 +56,7 @@ class TargetSpec:
     labelled: Mapping[str, int] = field(default_factory=dict)
 
 
-def map_fault(values: Tensor, quantity: Quantity, /) -> str | None:
+def map_fault(values: "Tensor", quantity: Quantity, /) -> str | None:
     """What is wrong with the numbers ``[C, H, W]`` of a ``map``, if anything."""
     if not bool(values.isfinite().all()):
         return "is not finite"

@@ -104,6 +104,15 @@ def from_file(file: str | Path) -> Layer:
     Raises:
         ConfigError: it cannot be read or is no mapping.
     """
+    return from_mapping(read(file), str(file))
+
+
+def read(file: str | Path) -> Mapping[Any, Any]:
+    """What a YAML file says; ``no``, dates and ``1e-3`` are text.
+
+    Raises:
+        ConfigError: it cannot be read or is no mapping.
+    """
     try:
         with open(file, "rb") as handle:
             tree = read_tree(handle.read(LARGEST + 1))
@@ -116,7 +125,7 @@ def from_file(file: str | Path) -> Layer:
         raise ConfigError(f"cannot read {file}: that is no name of a file") from None
     if not isinstance(tree, Mapping | None):
         raise ConfigError(f"{file} must be a mapping of options, but is a {_kind(tree)}")
-    return from_mapping(tree or {}, str(file))
+    return tree or {}
 
 
 def from_mapping(tree: Mapping[str, Any], origin: str) -> Layer:

@@ -1,6 +1,7 @@
 """The Oxford-IIIT Pet dataset, read from its original folders."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from ._images import (
     read_image,
     read_mask,
 )
+from ._partial import Absent, absent, what_is_left, without
 from ._pet_lists import Pet, breed_names, find_root, head_file, held_out, read_list
 from ._samples import as_box, as_image, shuffled
 
@@ -49,9 +51,11 @@ class OxfordPets(Dataset):
         verify: decode every file at the start, so that a broken one cannot end a run.
         on_bad: ``skip`` leaves out every sample or label whose file is missing or bad and counts
             them; a mistake in the lists is an error all the same.
+        keep_labels: share of the training samples that keep a label, such as ``seg=0.1,cls=0.5``;
+            labels not named stay whole.
 
     Raises:
-        ValueError: ``val_share`` is outside [0, 1).
+        ValueError: ``val_share`` is outside [0, 1), or ``keep_labels`` names no label or no share.
         DataError: a file is missing, broken or contradicts another.
 
     Reference: Parkhi et al., "Cats and Dogs", CVPR 2012.
@@ -68,6 +72,7 @@ class OxfordPets(Dataset):
         download: bool = False,
         verify: bool = True,
         on_bad: Literal["raise", "skip"] = "raise",
+        keep_labels: Mapping[str, float] | None = None,
     ) -> None:
         if not 0 <= val_share < 1:
             raise ValueError(f"val_share is a part of trainval in [0, 1), got {val_share}")
@@ -94,8 +99,19 @@ class OxfordPets(Dataset):
             for name in ids
         }
         self._splits = {name: [pet for pet, _ in split] for name, split in good.items()}
-        self.spec = self._describe(
+        spec = self._describe(
             {name: sum(has_box for _, has_box in split) for name, split in good.items()}
+        )
+        train = [pet.id for pet in self._splits["train"]]
+        self._absent = absent(keep_labels or {}, train, spec.targets)
+        self.spec = what_is_left(
+            spec,
+            self._absent,
+            dict.fromkeys(spec.targets, train)
+            | {
+                "seg": [pet.id for pet, _ in good["train"] if pet.trimap is not None],
+                "bbox": [pet.id for pet, has_box in good["train"] if has_box],
+            },
         )
         problems = [problem for _, _, found in looked.values() for problem in found]
         self.set_aside(self.root, sorted(problems, key=lambda p: p.text), on_bad)
@@ -103,7 +119,9 @@ class OxfordPets(Dataset):
     def split(self, name: Literal["train", "val", "test"], /) -> "PetSamples":
         """The samples of one split."""
         order = {number: index for index, number in enumerate(self.breeds)}
-        return PetSamples(self._splits[name], order, self.classes, self.border, self.boxes)
+        lost = self._absent if name == "train" else {}
+        pets = self._splits[name]
+        return PetSamples(pets, order, self.classes, self.border, self.boxes, absent=lost)
 
     def _look(self, pet: Pet) -> tuple[Pet | None, bool, list[DataProblem]]:
         """The pet with the good ones of its files, if any; whether it has a box; what is bad."""
@@ -196,6 +214,7 @@ class PetSamples:
     border: Border
     boxes: Literal["mask", "head"]
     least: tuple[int, int] | None = None
+    absent: Absent = field(default_factory=dict)
 
     def at_least(self, size: tuple[int, int], /) -> "PetSamples":
         """The same samples, with images that are large enough for that height and width."""
@@ -222,7 +241,7 @@ class PetSamples:
             box = mask_extent(mask == 1) if self.boxes == "mask" else box
         if box is not None:
             sample["bbox"] = as_box(clipped(box, photo.size), photo.pixels.shape, photo.step)
-        return sample
+        return without(sample, self.absent)
 
     def _mask(self, file: Path, size: tuple[int, int]) -> Pixels:
         trimap = read_mask(file)

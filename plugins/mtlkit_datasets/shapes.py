@@ -2,7 +2,8 @@
 
 import colorsys
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torchvision import tv_tensors
 from mtlkit import Dataset, DatasetSpec, Sample, TargetSpec
 
 from ._boxes import mask_extent
+from ._partial import Absent, absent, what_is_left, without
 from ._samples import as_box, as_image
 
 Floats = NDArray[np.float32]
@@ -49,6 +51,8 @@ class Shapes(Dataset):
         val: number of validation samples.
         test: number of test samples.
         seed: of the pictures; it is apart from the run's own seed.
+        keep_labels: share of the training samples that keep a label, such as ``seg=0.1,cls=0.5``;
+            labels not named stay whole.
 
     Raises:
         ValueError: a number is out of range.
@@ -64,6 +68,7 @@ class Shapes(Dataset):
         val: int = 100,
         test: int = 200,
         seed: int = 0,
+        keep_labels: Mapping[str, float] | None = None,
     ) -> None:
         if size < SMALLEST:
             raise ValueError(f"size is at least {SMALLEST} pixels, got {size}")
@@ -75,7 +80,7 @@ class Shapes(Dataset):
                 raise ValueError(f"{name} is a number of samples, at least 1, got {number}")
         self.image_size = size
         self.seed = seed
-        self.spec = DatasetSpec(
+        spec = DatasetSpec(
             targets={
                 "seg": TargetSpec("mask", classes=("background", *KINDS), labelled=sizes),
                 "cls": TargetSpec("class", classes=KINDS, labelled=sizes),
@@ -83,10 +88,14 @@ class Shapes(Dataset):
             },
             sizes=sizes,
         )
+        ids = [_id("train", index) for index in range(train)]
+        self._absent = absent(keep_labels or {}, ids, spec.targets)
+        self.spec = what_is_left(spec, self._absent, dict.fromkeys(spec.targets, ids))
 
     def split(self, name: Literal["train", "val", "test"], /) -> "ShapesSamples":
         """The samples of one split."""
-        return ShapesSamples(name, self.spec.sizes[name], self.image_size, self.seed)
+        lost = self._absent if name == "train" else {}
+        return ShapesSamples(name, self.spec.sizes[name], self.image_size, self.seed, lost)
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class ShapesSamples:
     number: int
     size: int
     seed: int
+    absent: Absent = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.number
@@ -112,13 +122,18 @@ class ShapesSamples:
             mask[distance < 0] = shape.kind + 1
         box = mask_extent(distances[0] < 0)
         assert box is not None
-        return {
+        sample: Sample = {
             "image": as_image(paint(rng, shapes, distances)),
-            "id": f"{self.name}-{index:06d}",
+            "id": _id(self.name, index),
             "seg": tv_tensors.Mask(torch.from_numpy(mask)),
             "cls": torch.tensor(shapes[0].kind),
             "bbox": as_box(box, mask.shape),
         }
+        return without(sample, self.absent)
+
+
+def _id(split: str, index: int) -> str:
+    return f"{split}-{index:06d}"
 
 
 @dataclass(frozen=True)

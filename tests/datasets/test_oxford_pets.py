@@ -199,6 +199,19 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
         OxfordPets(root=tmp_path, download=True)
 
 
+def test_labels_are_taken_away_and_counted(root):
+    whole = OxfordPets(root=root, boxes="head")
+    boxes = whole.spec.targets["bbox"].labelled["train"]
+    pets = OxfordPets(root=root, boxes="head", keep_labels={"seg": 0.5, "bbox": 0.5})
+    samples = table(pets.split("train").at_least((8, 8)))
+    number = len(samples)
+    assert sum("seg" in sample for sample in samples.values()) == round(0.5 * number)
+    labelled = pets.spec.targets["bbox"].labelled["train"]
+    assert sum("bbox" in sample for sample in samples.values()) == labelled < boxes
+    assert pets.spec.targets["seg"].labelled["train"] == round(0.5 * number)
+    assert pets.spec.targets["seg"].labelled["test"] == len(pets.split("test"))
+
+
 @pytest.fixture(scope="module")
 def real():
     folder = os.environ.get("MTLKIT_TEST_DATA")

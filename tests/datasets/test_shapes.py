@@ -140,3 +140,41 @@ def test_an_index_beyond_the_end_is_an_error():
 def test_an_option_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Shapes(**options)
+
+
+def test_labels_are_taken_from_the_share_of_training_samples_that_is_asked_for():
+    shapes = Shapes(train=20, val=4, keep_labels={"seg": 0.25, "cls": 0})
+    samples = [shapes.split("train")[i] for i in range(20)]
+    assert sum("seg" in sample for sample in samples) == 5
+    assert not any("cls" in sample for sample in samples)
+    assert all("bbox" in sample for sample in samples)
+    labelled = {name: target.labelled["train"] for name, target in shapes.spec.targets.items()}
+    assert labelled == {"seg": 5, "cls": 0, "bbox": 20}
+    assert all("seg" in sample for sample in map(shapes.split("val").__getitem__, range(4)))
+    assert shapes.spec.targets["seg"].labelled["val"] == 4
+
+
+def test_a_smaller_share_is_a_part_of_a_larger_one():
+    def kept(share):
+        samples = Shapes(train=40, keep_labels={"seg": share}).split("train")
+        return {i for i in range(40) if "seg" in samples[i]}
+
+    assert kept(0.1) < kept(0.5) < kept(0.9)
+
+
+def test_labels_are_taken_from_different_samples():
+    samples = Shapes(train=40, keep_labels={"seg": 0.5, "cls": 0.5}).split("train")
+    kept = [{i for i in range(40) if label in samples[i]} for label in ("seg", "cls")]
+    assert kept[0] != kept[1]
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({"sg": 0.5}, "keep_labels names 'sg', but the labels are bbox, cls, seg"),
+        ({"seg": 1.5}, r"keep_labels is a share in \[0, 1\], got seg=1.5"),
+    ],
+)
+def test_a_share_that_cannot_be_is_refused(keep, message):
+    with pytest.raises(ValueError, match=message):
+        Shapes(keep_labels=keep)
