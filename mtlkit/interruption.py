@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from mtlkit.processes import Processes
+
 
 class Interrupted(Exception):
     """Raised out of an evaluation: the run is asked to end."""
@@ -46,7 +48,7 @@ class Interruption:
         self.signal = 0
         """What all processes agreed to end for."""
         self._noted = 0
-        self.accelerator = accelerator
+        self.processes = Processes.of(accelerator)
         self.save_every = save_every
         self.save_after = save_after
         self._saved = self._agreed = time.monotonic()
@@ -93,7 +95,7 @@ class Interruption:
     def asked(self) -> Asked:
         """The same whatever the step; to be called equally often on all processes."""
         due = bool(self.save_after) and time.monotonic() - self._saved >= self.save_after
-        if self.accelerator.num_processes == 1:
+        if self.processes.count == 1:
             self.signal = self._noted
             return Asked(self.signal, due)
         self._calls += 1
@@ -101,8 +103,7 @@ class Interruption:
             return Asked(0, False)
         now = time.monotonic()
         mine = [float(self._noted), float(due), (now - self._agreed) / self._calls]
-        everyone = self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device))
-        number, save, pace = everyone.max(0).values.tolist()
+        number, save, pace = self.processes.largest(torch.tensor(mine)).tolist()
         self.signal = int(number)
         self._agreed, self._calls = now, 0
         self._until = max(1, min(100, int(self.PERIOD / max(pace, 1e-6))))

@@ -7,6 +7,10 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
 
+# torch 2.14 gave these new names and warns of the old ones
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class Processes:
     """Sums over, and shares of vectors among, the processes of a run; on one, no work at all.
@@ -48,6 +52,14 @@ class Processes:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
 
+    def largest(self, values: Tensor) -> Tensor:
+        """Each of ``values`` as it is largest on any process."""
+        if self.count == 1:
+            return values
+        there = values.to(self.device, copy=True)
+        dist.all_reduce(there, dist.ReduceOp.MAX)
+        return there.to(values.device)
+
     def first(self, values: Tensor) -> Tensor:
         """``values`` as the first process has them."""
         if self.count == 1:
@@ -76,7 +88,7 @@ class Processes:
             dist.all_to_all_single(received, parts)
             return received.sum(0)
         mine = torch.empty_like(parts[0])
-        dist.reduce_scatter_tensor(mine, vector)
+        _reduce_scatter(mine, vector)
         return mine
 
     def gather(self, part: Tensor, out: Tensor) -> None:
@@ -85,4 +97,4 @@ class Processes:
             if out.data_ptr() != part.data_ptr():
                 out.copy_(part)
         else:
-            dist.all_gather_into_tensor(out, part)
+            _all_gather(out, part)

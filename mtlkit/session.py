@@ -19,7 +19,7 @@ from mtlkit.balancer import LossBalancer
 from mtlkit.cache import CachedSamples, cached
 from mtlkit.checkpoint import Checkpoints
 from mtlkit.data import Dataset, ReducibleSamples, Samples, Split, TargetSpec
-from mtlkit.errors import ConfigError, DataError, MtlkitError
+from mtlkit.errors import ConfigError, DataError, MtlkitError, ProcessError
 from mtlkit.evaluate import Scores, evaluate
 from mtlkit.full_size import FullSize
 from mtlkit.geometry import Augment, smallest_image
@@ -304,13 +304,21 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
         backend="gloo" if on_cpu else "nccl", timeout=timedelta(minutes=settings.timeout)
     )
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision=settings.precision,
-        log_with=list(settings.log_with) or None,
-        project_dir=folder,
-        kwargs_handlers=[patience] if world > 1 else None,
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=settings.precision,
+            log_with=list(settings.log_with) or None,
+            project_dir=folder,
+            kwargs_handlers=[patience] if world > 1 else None,
+        )
+    except RuntimeError as error:
+        if world == 1:
+            raise
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise ProcessError(
+            f"cannot meet the other processes of the run at {place}: {' '.join(str(error).split())}"
+        ) from error
     if world != accelerator.num_processes:
         raise ConfigError(
             f"{world} processes were started but Accelerate sees {accelerator.num_processes}; "

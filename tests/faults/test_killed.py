@@ -95,11 +95,12 @@ def test_killed_on_two_processes(
     words += ["--output", str(tmp_path / "run")]
     random_ = random.Random(seed)
     killed = random_.randint(0, 1)
-    at = random_.randint(20, 400) if killed == 0 and seed % 3 else None
-    processes = start(words, tmp_path / "said", processes=2, kill_at=at)
-    if at is None:
-        time.sleep(seconds * random_.uniform(0.3, 1))
-        processes[killed].kill()
+    processes = start(words, tmp_path / "said", processes=2)
+    while not (tmp_path / "run" / "config.yaml").exists():  # they have met
+        assert processes[0].is_alive()
+        time.sleep(0.01)
+    time.sleep(seconds * random_.uniform(0, 0.5))
+    processes[killed].kill()
     codes = ended(processes, 60)
     assert codes[killed] in (-signal.SIGKILL, 0)
     if codes[killed]:
