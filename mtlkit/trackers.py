@@ -35,7 +35,7 @@ def check(names: Sequence[str]) -> None:
 def log_pictures(
     accelerator: Accelerator, pictures: Mapping[str, NDArray[np.uint8]], step: int
 ) -> None:
-    """Send pictures ``[H, W, 3]`` or ``[H, W, 4]`` to every tracker that takes some."""
+    """Send pictures ``[H, W, 3]`` to every tracker that takes some."""
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
             options: dict[str, Any] = {}

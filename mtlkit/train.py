@@ -279,5 +279,6 @@ def draw(run: Run) -> None:
         keys = next(iter(Batches(len(prepared.samples), count, train=False)))
         batch = prepared.collate([prepared[key] for key in keys])
         gallery(run.folder.path / "gallery", run.model, batch)
-        pictures = {"gallery": np.asarray(Image.open(run.folder.path / "gallery/samples.png"))}
+        with Image.open(run.folder.path / "gallery" / "samples.png") as grid:
+            pictures = {"gallery": np.asarray(grid.convert("RGB"))}
         log_pictures(run.accelerator, pictures, run.progress.step)

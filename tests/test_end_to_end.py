@@ -191,7 +191,7 @@ def test_a_dry_run_says_what_is_shared_and_what_the_heads_get(
     assert train("--tasks", "seg,cls", "--balancer", "cagrad", "--dry-run") == 0
     out = capsys.readouterr().out
     assert "balancer  cagrad, at the tasks' gradients on the parameters; heads raw" in out
-    assert re.search(r"segnet: [\d,]+ shared parameters; of each task's own seg [\d,]+, cls", out)
+    assert re.search(r"shared +[\d,]+ +[\d.]+\n +seg +[\d,]+ +[\d.]+\n +cls", out)
 
 
 def test_the_network_cannot_be_split_over_processes(
