@@ -331,7 +331,7 @@ def npy_content(name):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-@cases(0.2)
+@cases(180)
 @given(
     st.sampled_from(sorted(NPY)).flatmap(lambda name: st.tuples(st.just(name), npy_content(name))),
     st.sampled_from(["train", "val"]),
