@@ -69,8 +69,18 @@ def build_model(
     *,
     image_size: tuple[int, int],
     views: Views,
+    channels: int | None = None,
 ) -> Model:
-    """The network for these tasks on a dataset of this kind, without any loaded weights."""
+    """The network for these tasks on a dataset of this kind, without any loaded weights.
+
+    Args:
+        tasks: by id.
+        backbone: what they share.
+        spec: of the dataset.
+        image_size: height and width the network sees, in pixels.
+        views: whether tasks that alter the image do so for all.
+        channels: of the images the network sees, if not what these tasks make of them.
+    """
     built = [create("task", choice, id, spec, image_size) for id, choice in tasks.items()]
     heads = {task.id: _head_choice(task, tasks[task.id]) for task in built}
     reads = {id: _head_class(choice).reads_dense for id, choice in heads.items()}
@@ -79,7 +89,7 @@ def build_model(
         backbone,
         tuple(tasks),
         tuple(id for id, dense in reads.items() if dense),
-        view_channels(built, views),
+        channels or view_channels(built, views),
     )
     try:
         return Model(
@@ -277,8 +287,17 @@ def model_config(config: Config, parts: Parts) -> dict[str, Any]:
     return described
 
 
-def load_model(folder: Path) -> Model:
+def task_choice(saved: Mapping[str, Any]) -> TaskChoice:
+    """What ``model/config.json`` says of a task."""
+    return TaskChoice(saved["name"], saved["options"], saved["head"] and Choice(**saved["head"]))
+
+
+def load_model(folder: Path, image_size: tuple[int, int] | None = None) -> Model:
     """The network saved in a run or model folder, in evaluation mode, on the CPU.
+
+    Args:
+        folder: of a run, or of a model.
+        image_size: height and width, if not those it was trained at.
 
     Raises:
         CheckpointError: nothing is saved there, it is damaged, or it needs a plugin that is
@@ -286,17 +305,11 @@ def load_model(folder: Path) -> Model:
     """
     tree, state = read_model(folder)
     try:
-        tasks = {
-            id: TaskChoice(
-                choice["name"], choice["options"], choice["head"] and Choice(**choice["head"])
-            )
-            for id, choice in tree["tasks"].items()
-        }
         model = build_model(
-            tasks,
+            {id: task_choice(choice) for id, choice in tree["tasks"].items()},
             Choice(**tree["backbone"]),
             DatasetSpec.from_json(tree["data"]),
-            image_size=tuple(tree["image_size"]),
+            image_size=image_size or tuple(tree["image_size"]),
             views=tree["views"],
         )
         model.load_state_dict(state)

@@ -18,7 +18,8 @@ WIDTH = 100
 VERBS = {
     "train": "train several tasks with one network",
     "evaluate": "measure a trained run on a split of its data",
-    "predict": "predict for picture files with a trained run",
+    "predict": "predict for picture files with a trained run, or with what was exported of it",
+    "export": "write the network of a trained run, or a part of it, as one ONNX or pt2 file",
     "bench": "measure balancers, or one network against one per task, on your network and data",
     "list": "the registered components: tasks, heads, backbones, balancers, datasets",
     "show": "what one component does, its options and who brings it",

@@ -16,13 +16,13 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
+    "predictor", "model", "tracing", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
     "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
     "picture", "plots", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
+    "help", "cli", "commands", "api", "export", "exported", "launch", "bench", "measure", "scaffold", "data_check",
     "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}

@@ -82,6 +82,10 @@ class Classification(Task):
         probability, index = prediction.detach().float().softmax(0).max(0)
         return {**self._named(int(index)), "probability": float(probability)}
 
+    def meaning(self) -> str:
+        """Logits."""
+        return "a logit per class; the largest is the class, their softmax the probabilities"
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``class``: its name, and ``index``."""
         return self._named(int(target))
