@@ -171,9 +171,8 @@ def take_part(whole: Model, config: Mapping[str, Any], tasks: Sequence[str]) -> 
     try:
         part.load_state_dict({name: state[name] for name in part.state_dict()})
     except (KeyError, RuntimeError) as error:
-        reason = one_line(str(error))
         raise ConfigError(
-            f"the network does not come apart by task; export all ({reason})"
+            f"this network does not come apart by task: {one_line(str(error))}; export all tasks"
         ) from error
     return part.eval()
 

@@ -16,14 +16,14 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "predictor", "model", "tracing", "sharing", "processes", "gradients", "balancing", "window", "step", "train",
-    "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry", "cache", "run",
-    "picture", "plots", "session", "resume", "interruption",
+    "model", "predictor", "tracing", "sharing", "processes", "gradients", "balancing", "window",
+    "step", "train", "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry",
+    "cache", "run", "picture", "plots", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",
-    "help", "cli", "commands", "api", "export", "exported", "launch", "bench", "measure", "scaffold", "data_check",
-    "__main__",
+    "help", "cli", "commands", "api", "launch", "bench", "measure", "scaffold", "data_check",
+    "export", "exported", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

@@ -108,8 +108,8 @@ class BBox(Task):
         """An offset in fractions of the sides."""
         start = ", ".join(map(str, _START))
         return (
-            f"x1, y1, x2, y2 in fractions of the picture's width and height after adding ({start}); "
-            "order each pair of corners and clip to [0, 1]"
+            f"x1, y1, x2, y2 in fractions of the picture's width and height after adding "
+            f"({start}); order each pair of corners and clip to [0, 1]"
         )
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:

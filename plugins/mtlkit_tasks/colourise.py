@@ -65,8 +65,8 @@ class Colourise(Task):
     def meaning(self) -> str:
         """Scaled a and b of Lab."""
         return (
-            f"a and b of CIE Lab (D65), divided by {_AB_SCALE:g}; with the picture's own L they are "
-            "its colours"
+            f"a and b of CIE Lab (D65), divided by {_AB_SCALE:g}; with the picture's own L they "
+            "are its colours"
         )
 
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
