@@ -110,8 +110,7 @@ def export_model(
     whole = load_model(folder, image_size)
     config, _ = read_model(folder)
     part = take_part(whole, config, tasks or tuple(whole.tasks))
-    step = math.lcm(whole.backbone.multiple, DECODED) if dynamic else None
-    shape = InputShape(whole.image_size, batch_size, step)
+    shape = InputShape(whole.image_size, batch_size, _step(whole) if dynamic else None)
     about = json.dumps(describe(part, config, shape), indent=1)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +126,18 @@ def export_model(
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror or error}") from error
     return Report(output, total, _count(part), _count(whole), pictures, sizes, differences)
+
+
+def _step(model: Model) -> int:
+    """Of which number the sides may be any multiple, from twice on."""
+    step = math.lcm(model.backbone.multiple, DECODED)
+    height, width = model.image_size
+    if height % step or width % step or min(height, width) < 2 * step:
+        raise ConfigError(
+            f"--dynamic takes sides that are multiples of {step} from {2 * step} on, which "
+            f"{height} x {width} are not; give it such an --image-size as well"
+        )
+    return step
 
 
 def _format(output: Path, format: Format | None) -> Format:
@@ -237,7 +248,8 @@ def _sizes(shape: InputShape) -> list[tuple[int, int]]:
     """At which sizes a file is tried: its own, and others if it takes them."""
     if shape.step is None:
         return [shape.size]
-    return [(shape.step * rows, shape.step * columns) for rows, columns in ((2, 2), (3, 2), (2, 5))]
+    step = shape.step
+    return list(dict.fromkeys([shape.size, (2 * step, 2 * step), (3 * step, 2 * step)]))
 
 
 @torch.inference_mode()

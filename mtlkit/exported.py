@@ -125,9 +125,9 @@ def load_exported(file: Path) -> Exported:
         batch_size = about["input"]["batch_size"]
         found = Exported(file, session, tasks, image_size=size, batch_size=batch_size)
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        written = ", ".join(f"{n} {v}" for n, v in dict(about.get("plugins", {})).items())
         raise CheckpointError(
-            f"cannot rebuild the tasks of {file}: {error} (it was written with {written})"
+            f"cannot rebuild the tasks of {file}: {error} "
+            f"(it was written with {about.get('plugins')})"
         ) from error
     missing = set(found.tasks) - {output.name for output in session.get_outputs()}
     if missing:

@@ -36,7 +36,7 @@ SWIN = {
 }
 NETWORKS: dict[str, tuple[dict[str, Any], Any, str]] = {
     "segnet": ({"name": "segnet", "width": 4}, SIX, "shared"),
-    "segnet-views": ({"name": "segnet", "width": 4}, "cls,denoise,colourise", "own"),
+    "segnet-views": ({"name": "segnet", "width": 4}, "cls,denoise", "own"),
     "vgg16-unet": ({"name": "vgg16", "width": 4}, UNET, "shared"),
     "mtan": ({"name": "mtan", "width": 4}, "seg,cls,edge", "shared"),
     "mtan-decoder": (
@@ -44,12 +44,12 @@ NETWORKS: dict[str, tuple[dict[str, Any], Any, str]] = {
         "seg,cls,edge",
         "shared",
     ),
-    "vit": ({"name": "timm", "model": "vit_tiny_patch16_224", "options": VIT}, "seg,cls", "own"),
+    "vit": ({"name": "timm", "model": "vit_tiny_patch16_224", "options": VIT}, "seg", "own"),
     "convnext": ({"name": "timm", "model": "convnext_atto", "options": CONVNEXT}, "seg,cls", "own"),
     "swin": (
         {"name": "timm", "model": "swin_tiny_patch4_window7_224", "options": SWIN},
-        "seg,cls",
-        "shared",
+        "cls",
+        "own",
     ),
 }
 
@@ -67,14 +67,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[name]
 
     return get
-
-
-@pytest.fixture(scope="module")
-def small(folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SegNet's classification alone, any number of pictures at a time."""
-    file = tmp_path_factory.mktemp("files") / "small.onnx"
-    export_model(folder("segnet"), file, tasks=["cls"])
-    return file
 
 
 def pictures(number: int, height: int = 64, width: int = 64) -> torch.Tensor:
@@ -97,7 +89,7 @@ def agrees(file: Path, folder: Path, given: torch.Tensor) -> None:
         assert float((values - expected[id]).abs().max()) < 1e-4, id
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - {"vit", "mtan"}))  # these follow below
 def test_every_network_predicts_the_same_from_a_file(
     name: str, folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -108,32 +100,26 @@ def test_every_network_predicts_the_same_from_a_file(
     agrees(tmp_path / "all.onnx", folder(name), pictures(2))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("segnet", "cls"), ("vgg16-unet", "cls"), ("mtan", "seg"), ("mtan-decoder", "cls")],
+)
 def test_a_file_of_one_task_is_without_what_the_others_need(
-    name: str, folder: Callable[[str], Path], tmp_path: Path
+    name: str, task: str, folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    whole = load_model(folder(name))
-    report = export_model(folder(name), tmp_path / "one.onnx", tasks=["cls"])
-    others = {id(p) for task in whole.tasks if task != "cls" for p in whole.own_parameters(task)}
-    decoder = getattr(whole.backbone, "decoder", None) or nn.Module()
-    more = [m for key, m in whole.backbone.named_children() if key.startswith("decoder_")]
-    left_out = others | {id(p) for module in (decoder, *more) for p in module.parameters()}
-    kept = sum(p.numel() for p in whole.parameters() if id(p) not in left_out)
+    whole, file = load_model(folder(name)), tmp_path / "one.onnx"
+    report = export_model(folder(name), file, tasks=[task])
+    others = {id(p) for other in {*whole.tasks} - {task} for p in whole.own_parameters(other)}
+    kept = sum(
+        parameter.numel()
+        for key, parameter in whole.named_parameters()
+        if id(parameter) not in others
+        and not (task == "cls" and key.startswith("backbone.decoder"))
+    )
     assert report.parameters == kept < report.of_parameters
-    in_file = numbers_in(tmp_path / "one.onnx")
-    assert 0.8 * kept < in_file < 1.2 * kept  # batch norm goes into convolutions
-    assert report.bytes == (tmp_path / "one.onnx").stat().st_size
-    agrees(tmp_path / "one.onnx", folder(name), pictures(2))
-
-
-def test_a_dense_task_takes_its_attention_and_the_decoder_along(
-    folder: Callable[[str], Path], tmp_path: Path
-) -> None:
-    whole = load_model(folder("mtan-decoder"))
-    report = export_model(folder("mtan-decoder"), tmp_path / "seg.onnx", tasks=["seg"])
-    others = [p.numel() for task in ("cls", "edge") for p in whole.own_parameters(task)]
-    assert report.parameters == report.of_parameters - sum(others)
-    agrees(tmp_path / "seg.onnx", folder("mtan-decoder"), pictures(1))
+    assert 0.8 * kept < numbers_in(file) < 1.1 * kept  # batch norm goes into convolutions
+    assert 4 * numbers_in(file) < report.bytes == file.stat().st_size
+    agrees(file, folder(name), pictures(2))
 
 
 def test_a_task_left_out_still_alters_what_all_were_trained_to_see(
@@ -157,7 +143,7 @@ def test_a_dynamic_file_takes_any_size_and_number(
 ) -> None:
     file = tmp_path / "any.onnx"
     report = export_model(folder(name), file, tasks=tasks, dynamic=True)
-    assert len(report.sizes) == 3
+    assert report.sizes == [(64, 64), (96, 64)]
     for given in (pictures(1, 96, 64), pictures(3, 160, 224)):
         agrees(file, folder(name), given)
     image = onnx.load(file).graph.input[0].type.tensor_type.shape.dim
@@ -304,6 +290,7 @@ def test_a_difference_is_measured_by_the_largest_value_and_by_pytorchs_own_jumps
         (["--output", "x.bin"], "x.bin must end in .onnx or .pt2"),
         (["--output", "x.pt2", "--format", "onnx"], "x.pt2 must end in .onnx"),
         (["--image-size", "100"], "use a height of 96 or 128 and a width of 96 or 128"),
+        (["--image-size", "32", "--dynamic"], "multiples of 32 from 64 on, which 32 x 32 are not"),
         (["--image-size", "big"], "image size must be like 128 or 96x128"),
         (["--batch-size", "0"], "expects a whole number above 0, but got '0'"),
     ],
