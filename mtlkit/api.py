@@ -25,6 +25,7 @@ from mtlkit.build import (
 from mtlkit.config import from_mapping, plugins, to_mapping
 from mtlkit.data import SPLITS, Dataset, Split, left_out
 from mtlkit.errors import CheckpointError, ConfigError, MtlkitError
+from mtlkit.exported import Exported, is_exported, load_exported
 from mtlkit.model import Model, take_single_values
 from mtlkit.predict import predict_files as predict_with
 from mtlkit.record import write_about
@@ -57,9 +58,9 @@ def create(kind: str, name: str, *given: Any, **options: Any) -> Any:
     return building.create(kind, Choice(name, options), *given)
 
 
-def load(folder: Path | str) -> Model:
-    """The model of a run or model folder, ready for ``model.predict(image)``."""
-    return load_model(Path(folder))
+def load(path: Path | str) -> Model | Exported:
+    """The model of a run or model folder, or an exported file, for ``model.predict(image)``."""
+    return load_exported(Path(path)) if is_exported(Path(path)) else load_model(Path(path))
 
 
 def fit(**options: Any) -> dict[str, Any]:
@@ -287,16 +288,18 @@ def predict_files(
     channels_last: bool = True,
     compile: bool = False,
 ) -> int:
-    """Predict for picture files, or folders of them, with a saved model.
+    """Predict for picture files, or folders of them, with a saved model or an exported one.
 
     Returns:
         How many files could not be read.
 
     Raises:
-        CheckpointError: the folder holds no model.
+        CheckpointError: there is no model.
         ConfigError: the pictures or the output folder cannot be used, or there is no GPU for fp16.
     """
-    model = load_model(folder)
+    model = load(folder)
+    if isinstance(model, Exported) and (compile or precision != "no"):
+        raise ConfigError(f"{folder} runs as it was exported, without --compile and --precision")
     accelerator = make_accelerator(Settings(precision=precision), str(output))
     return predict_with(
         model,

@@ -74,8 +74,18 @@ def build_model(
     *,
     image_size: tuple[int, int],
     views: Views,
+    channels: int | None = None,
 ) -> Model:
-    """The network for these tasks on a dataset of this kind, without any loaded weights."""
+    """The network for these tasks on a dataset of this kind, without any loaded weights.
+
+    Args:
+        tasks: by id.
+        backbone: what they share.
+        spec: of the dataset.
+        image_size: height and width the network sees, in pixels.
+        views: whether tasks that alter the image do so for all.
+        channels: of the images the network sees, if not what these tasks make of them.
+    """
     spec.check_names()
     for id in filter(partial(hasattr, nn.ModuleDict()), tasks):
         raise ConfigError(f"a task cannot be called '{id}', as torch keeps that word for itself")
@@ -87,7 +97,7 @@ def build_model(
         backbone,
         tuple(tasks),
         tuple(id for id, dense in reads.items() if dense),
-        view_channels(built, views),
+        channels or view_channels(built, views),
     )
     try:
         return Model(
@@ -294,8 +304,12 @@ def model_config(config: Config, parts: Parts) -> dict[str, Any]:
     return described
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, image_size: tuple[int, int] | None = None) -> Model:
     """The network saved in a run or model folder, in evaluation mode, on the CPU.
+
+    Args:
+        folder: of a run, or of a model.
+        image_size: height and width, if not those it was trained at.
 
     Raises:
         CheckpointError: nothing is saved there, it is damaged, or it needs a plugin that is
@@ -309,7 +323,7 @@ def load_model(folder: Path) -> Model:
                 saved.tasks,
                 saved.backbone,
                 saved.spec,
-                image_size=saved.image_size,
+                image_size=image_size or saved.image_size,
                 views=saved.views,
             )
         weights.load_into(model)

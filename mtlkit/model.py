@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transform
 
 from mtlkit import hub
 from mtlkit.backbone import Backbone
 from mtlkit.head import Head
-from mtlkit.picture import as_picture
-from mtlkit.task import Decoded, Task
+from mtlkit.predictor import Predictor
+from mtlkit.task import Task
 
 Views = Literal["shared", "own"]
 
@@ -47,7 +45,7 @@ class TaskBatch:
     ids: Sequence[str] = ()
 
 
-class Model(nn.Module):
+class Model(nn.Module, Predictor):
     """One network for several tasks.
 
     Args:
@@ -171,25 +169,6 @@ class Model(nn.Module):
         return self
 
     @torch.inference_mode()
-    def predict(self, image: Image.Image | Tensor) -> dict[str, Decoded]:
-        """Every task's answer for one picture, in the picture's own pixels.
-
-        Args:
-            image: a PIL image of any mode, or uint8 ``[3, H, W]``.
-
-        Returns:
-            By task id, what its task decodes; see :meth:`mtlkit.Task.decode`.
-        """
-        return self.predict_batch([image])[0]
-
-    @torch.inference_mode()
-    def predict_batch(self, images: Sequence[Image.Image | Tensor]) -> list[dict[str, Decoded]]:
-        """:meth:`predict` for several pictures, of any sizes, in one forward pass."""
-        pictures = [as_picture(image) for image in images]
-        raw = self.raw(torch.stack([self.resize(picture) for picture in pictures]))
-        return [self.decoded(raw, i, picture) for i, picture in enumerate(pictures)]
-
-    @torch.inference_mode()
     def raw(
         self, pictures: Tensor, network: Callable[..., dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor]:
@@ -204,14 +183,6 @@ class Model(nn.Module):
         raw = (network or self)(*self.inputs(as_floats(pictures.to(self.device))))
         self.train(was_training)
         return {id: values.cpu() for id, values in raw.items()}
-
-    def decoded(self, raw: Mapping[str, Tensor], i: int, picture: Tensor) -> dict[str, Decoded]:
-        """What sample ``i`` of raw predictions says of its picture, uint8 ``[3, H, W]``."""
-        return {id: task.decode(raw[id][i], picture) for id, task in self.tasks.items()}
-
-    def resize(self, picture: Tensor) -> Tensor:
-        """``[3, H, W]`` at the size the network sees; the sides are scaled each on their own."""
-        return cast(Tensor, transform.resize(picture, list(self.image_size), antialias=True))
 
     def save_pretrained(self, folder: Path | str, *, run: Path | str | None = None) -> None:
         """Write weights, configuration and model card, for :meth:`from_pretrained`.
@@ -277,7 +248,7 @@ class Model(nn.Module):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        return load(folder)
+        return cast(Model, load(folder))
 
 
 def take_single_values(network: nn.Module) -> None:

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from mtlkit.data import one_line
 from mtlkit.errors import ConfigError
 from mtlkit.model import Model
 from mtlkit.picture import LARGEST, as_picture, open_picture, replacing, save_image
+from mtlkit.predictor import Predictor
 from mtlkit.session import cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -34,7 +36,7 @@ class Picture(NamedTuple):
 
 
 def predict_files(
-    model: Model,
+    model: Predictor,
     files: Sequence[Path],
     output: Path,
     accelerator: Accelerator,
@@ -56,10 +58,10 @@ def predict_files(
     thread per core; no more than these three are in memory. A batch of large pictures is smaller.
 
     Args:
-        model: it moves to the accelerator's device.
+        model: a network moves to the accelerator's device; an exported one stays where it is.
         files: of pictures, or folders, whose pictures are taken.
         output: folder.
-        accelerator: says where the network works, and in which precision.
+        accelerator: says where a network works, and in which precision.
         batch_size: pictures per forward pass.
         channels_last: keep images in the memory order that convolutions like best.
         compile: compile the network.
@@ -78,8 +80,10 @@ def predict_files(
     except OSError as error:
         raise ConfigError(f"cannot write to {output}: {error.strerror}") from None
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(memory_format=layout).to(accelerator.device)
-    network = torch.compile(model) if compile else model
+    predict: Callable[[Tensor], Mapping[str, Tensor]] = model.raw
+    if isinstance(model, Model):
+        model.to(memory_format=layout).to(accelerator.device)
+        predict = partial(model.raw, network=torch.compile(model) if compile else None)
     batch_size = min(batch_size, len(files)) or 1
     failed, writing = 0, list[Future[None]]()
     with ThreadPoolExecutor(cores()) as pool:
@@ -93,7 +97,7 @@ def predict_files(
                 if compile:  # for one size of a batch
                     seen = torch.cat((seen, seen[:1].expand(batch_size - len(seen), -1, -1, -1)))
                 with accelerator.autocast():
-                    raw = model.raw(seen, network)
+                    raw = predict(seen)
                 _finish(writing)
                 odd = [_oddity(raw, i) for i in range(len(pictures))]
                 _tell(f"{p.file}: {text}" for p, text in zip(pictures, odd, strict=True) if text)
@@ -108,7 +112,7 @@ def predict_files(
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, model: Model, files: Sequence[Path], batch_size: int
+    pool: ThreadPoolExecutor, model: Predictor, files: Sequence[Path], batch_size: int
 ) -> Iterator[list[Picture | str]]:
     """Each batch's pictures, or why there is none; while one is used the next one is read."""
     ahead: list[Future[Picture | str]] = []
@@ -186,7 +190,7 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
 
-def _read(model: Model, file: Path) -> Picture | str:
+def _read(model: Predictor, file: Path) -> Picture | str:
     """The picture, or why there is none."""
     try:
         with open_picture(file) as image:
@@ -216,7 +220,9 @@ def _finish(writing: Iterable[Future[None]]) -> None:
             raise ConfigError(f"cannot write {what}: {error.strerror}") from error
 
 
-def _write(output: Path, model: Model, picture: Picture, raw: Mapping[str, Tensor], i: int) -> None:
+def _write(
+    output: Path, model: Predictor, picture: Picture, raw: Mapping[str, Tensor], i: int
+) -> None:
     stem = picture.file.stem
     numbers: dict[str, Any] = {}
     overlay = picture.whole

@@ -17,7 +17,7 @@ LONGEST_NAME = 200
 MOST = 2**53
 """No count is larger."""
 
-_KEYS = ("mtlkit", "tasks", "backbone", "views", "image_size", "data", "plugins")
+KEYS = ("mtlkit", "tasks", "backbone", "views", "image_size", "data", "plugins")
 _TARGET_KEYS = ("kind", "classes", "channels", "ignore_index", "labelled", "quantity")
 _WORDS = {dict: "a mapping", list: "a list", str: "text", int: "a whole number"}
 
@@ -44,7 +44,7 @@ def read_saved(tree: Mapping[str, Any]) -> Saved:
             message names the key.
         ConfigError: a component is not installed.
     """
-    _only(tree, "", _KEYS)
+    _only(tree, "", KEYS)
     return Saved(
         tasks=_tasks(_get(tree, "", "tasks", dict)),
         backbone=_choice("backbone", "backbone", _get(tree, "", "backbone", dict)),

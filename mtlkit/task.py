@@ -194,6 +194,11 @@ class Task(ABC):
             ``[C, H, W]``, for a NumPy file beside the picture that :meth:`draw` makes of it.
         """
 
+    def meaning(self) -> str:
+        """What the numbers of a raw prediction are and how :meth:`decode` reads them, in a
+        sentence or two for programs without mtlkit; exported files hold it."""
+        return ""
+
     @abstractmethod
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """The truth, in the same terms as :meth:`decode`."""

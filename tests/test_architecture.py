@@ -16,8 +16,9 @@ PLUGINS = HOME.parent / "plugins"
 
 CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"}
 ENGINE = {
-    "model", "sharing", "processes", "gradients", "balancing", "window", "step", "nonfinite",
-    "train", "evaluate", "full_size", "predict", "loader", "geometry", "cache", "session", "run",
+    "model", "predictor", "tracing", "sharing", "processes", "gradients", "balancing", "window",
+    "step", "nonfinite", "train", "evaluate", "full_size", "predict", "loader", "geometry", "cache",
+    "session", "run",
     "files", "checkpoint", "saving", "resume", "random_state", "optimizer_state", "interruption",
     "trouble", "telling", "trackers", "summary", "model_folder", "allowance", "hub", "card",
     "markdown", "record", "picture",
@@ -27,7 +28,7 @@ WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",
     "limits", "config", "saved", "build", "help", "cli", "commands", "api", "notebook", "own_data",
     "launch", "bench", "measure", "scaffold", "data_check", "data_preview", "report", "affinity",
-    "effects", "answer", "demo", "__main__",
+    "effects", "answer", "demo", "export", "exported", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

@@ -1,4 +1,4 @@
-"""``mtlkit predict RUN IMAGE...``."""
+"""``mtlkit predict RUN|FILE.onnx IMAGE...``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,8 @@ from mtlkit.settings import Precision
 def run(argv: Sequence[str]) -> int:
     """Run it; returns the exit code."""
     parser = Parser("predict")
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or of a model")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run or of a model, or "
+                        "an ONNX file of mtlkit export")  # fmt: skip
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE",
                         help="picture files, and folders of them")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")

@@ -24,9 +24,9 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError("--private is for --push USER/NAME")
     if output and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
         raise ConfigError(f"the output folder {output} is in use; choose another --output")
-    from mtlkit import api
+    from mtlkit.build import load_model
 
-    model = api.load(args.run)
+    model = load_model(args.run)
     if output:
         model.save_pretrained(output, run=args.run)
         print(f"wrote {output}")

@@ -16,7 +16,7 @@ def serve(folder: Path, host: str, port: int, *, open_browser: bool = False) -> 
     """Serve the page until Ctrl-C.
 
     Args:
-        folder: of a run or a model.
+        folder: of a run or a model, or an exported file.
         host: the address to listen at; anything but this machine's own is warned of.
         port: 0 takes any free one.
         open_browser: show the page in the user's browser.
@@ -37,8 +37,11 @@ def serve(folder: Path, host: str, port: int, *, open_browser: bool = False) -> 
 def _serve(folder: Path, host: str, listener: socket.socket, open_browser: bool) -> None:
     from mtlkit import api
     from mtlkit.demo import page, server
+    from mtlkit.model import Model
 
-    model = api.load(folder).to(page.device())
+    model = api.load(folder)
+    if isinstance(model, Model):
+        model.to(page.device())
     app = page.build(model, str(folder), names=("localhost", socket.gethostname(), host))
     address = _address(listener)
     print(f"{folder} answers {', '.join(model.tasks)} at {address} (Ctrl-C ends it)", flush=True)

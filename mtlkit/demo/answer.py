@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mtlkit.model import Model
+from mtlkit.predictor import Predictor
 from mtlkit.task import Decoded, Task
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ _STRIPE = 8  # pixels
 
 
 @torch.inference_mode()
-def answer(model: Model, picture: Tensor) -> Json:
+def answer(model: Predictor, picture: Tensor) -> Json:
     """Every task's answer for one picture, uint8 ``[3, H, W]``, and the seconds it took."""
     start = perf_counter()
     raw = model.raw(model.resize(picture)[None])

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mtlkit.demo.answer import answer
 from mtlkit.demo.upload import MOST_BYTES, TOO_LARGE, Refused, read_picture
-from mtlkit.model import Model
+from mtlkit.predictor import Predictor
 
 _HERE = Path(__file__).parent
 _HEADERS = {
@@ -46,7 +46,7 @@ def device() -> torch.device:
     return found or torch.device("cpu")
 
 
-def build(model: Model, title: str, *, names: Collection[str]) -> Starlette:
+def build(model: Predictor, title: str, *, names: Collection[str]) -> Starlette:
     """The page as an ASGI application.
 
     Args:
@@ -80,7 +80,7 @@ class _Predictions:
     the answer, or ``{"error": ...}``.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Predictor) -> None:
         self.model = model
         self.reading, self.working = asyncio.Lock(), asyncio.Lock()
 

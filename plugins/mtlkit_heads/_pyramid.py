@@ -42,13 +42,13 @@ class Pyramid:
 
     def __call__(self, levels: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """The pyramid of images of ``size``, finest first."""
-        height, width = (max(_SMALLEST, math.ceil(side / 2**self.depth)) for side in size)
+        height, width = (max(_SMALLEST, -(-side // 2**self.depth)) for side in size)
         pyramid = []
         for exponent, source in enumerate(self.sources):
             scale = 2 ** (self.depth - exponent)
             shape = (height * scale, width * scale)
             if source is None:
-                pyramid.append(levels[-1].new_empty((len(levels[-1]), 0, *shape)))
+                pyramid.append(levels[-1].new_empty((levels[-1].shape[0], 0, *shape)))
             else:
                 pyramid.append(resize(levels[source], shape))
         return pyramid

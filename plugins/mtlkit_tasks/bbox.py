@@ -105,6 +105,14 @@ class BBox(Task):
         """``box``: x1, y1, x2, y2 in pixels of the picture, ordered and clipped to it."""
         return _pixels(_tidy(self.box(prediction.detach())), image)
 
+    def meaning(self) -> str:
+        """An offset in fractions of the sides."""
+        start = ", ".join(map(str, _START))
+        return (
+            f"x1, y1, x2, y2 in fractions of the picture's width and height after adding "
+            f"({start}); order each pair of corners and clip to [0, 1]"
+        )
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``box``: x1, y1, x2, y2 in pixels of the picture."""
         return _pixels(target, image)

@@ -104,6 +104,10 @@ class Classification(Task):
             "probabilities": {self.classes[index]: value for index, value in best},
         }
 
+    def meaning(self) -> str:
+        """Logits."""
+        return "a logit per class; the largest is the class, their softmax the probabilities"
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``class``: its name, and ``index``."""
         return self._named(int(target))

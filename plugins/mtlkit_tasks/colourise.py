@@ -62,6 +62,13 @@ class Colourise(Task):
         """``image``: the picture's own brightness in the predicted colours."""
         return _coloured(prediction.detach(), image)
 
+    def meaning(self) -> str:
+        """Scaled a and b of Lab."""
+        return (
+            f"a and b of CIE Lab (D65), divided by {_AB_SCALE:g}; with the picture's own L they "
+            "are its colours"
+        )
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``image``: the picture's own brightness in the true colours."""
         return _coloured(target[1:], image)

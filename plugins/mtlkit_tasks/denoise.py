@@ -84,6 +84,10 @@ class Denoise(Task):
         """``image``: the clean picture."""
         return {"image": picture(resized(prediction.detach().float(), image))}
 
+    def meaning(self) -> str:
+        """A picture."""
+        return "the clean picture, RGB in [0, 1]; clip to it"
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``image``: the clean picture."""
         return {"image": picture(resized(target.float(), image))}

@@ -88,6 +88,11 @@ class Edge(Task):
         """``edges``: bright where an edge is."""
         return {"edges": picture(resized(self._strength(prediction.detach()), image))}
 
+    def meaning(self) -> str:
+        """Strengths, or logits of them."""
+        how = "its sigmoid is" if self._is_logit else "clipped to [0, 1] it is"
+        return f"one number per pixel; {how} the strength of an edge, which is one from 0.5 on"
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``edges``: bright where an edge is."""
         return {"edges": picture(resized(target.float(), image))}

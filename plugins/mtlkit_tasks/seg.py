@@ -113,6 +113,10 @@ class Segmentation(Task):
         logits = resized(prediction.detach().float(), image)
         return {"mask": logits.max(0).indices.byte().cpu()}
 
+    def meaning(self) -> str:
+        """Logits."""
+        return "a logit per class and pixel; resize to the picture, then the largest is the class"
+
     def decode_target(self, target: Tensor, image: Tensor) -> Decoded:
         """``mask``: the class of every pixel of the picture; 255 where it is not labelled."""
         mask = torch.where(target == self.ignore_index, 255, target.long()).float()
