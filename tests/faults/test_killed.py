@@ -91,7 +91,7 @@ def test_killed_on_two_processes(
     """One of them is killed; the other says so and ends by itself."""
     balancer = ("uncertainty", "moco")[seed % 2]
     expected, seconds = whole[balancer, 2]
-    words = [*SMALL, "--batch-size", "2", "--balancer", balancer]
+    words = [*SMALL, "--balancer", balancer]
     words += ["--output", str(tmp_path / "run")]
     random_ = random.Random(seed)
     killed = random_.randint(0, 1)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from mtlkit.build import build, model_config
-from mtlkit.checkpoint import save_model
 from mtlkit.config import from_mapping
 from mtlkit.model import Model
+from mtlkit.model_folder import save_model
 
 SIX = "seg,cls,bbox,denoise,edge,colourise"
 DATA = {"name": "shapes", "train": 2, "val": 1, "test": 1}
