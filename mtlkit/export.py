@@ -137,6 +137,11 @@ def _step(model: Model) -> int:
             f"--dynamic takes sides that are multiples of {step} from {2 * step} on, which "
             f"{height} x {width} are not; give it such an --image-size as well"
         )
+    try:
+        for size in _sizes(InputShape(model.image_size, step=step)):
+            model.backbone.check_size(*size)
+    except ValueError as error:
+        raise ConfigError(f"--dynamic is not for this network: {error}") from error
     return step
 
 
