@@ -36,22 +36,31 @@ DECODED = 32
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a file's raw predictions of a task are from PyTorch's, at most.
+    """How far a file's raw predictions of a task are from PyTorch's, in their own unit.
 
     Args:
-        absolute: in the prediction's own unit.
+        most: the largest difference.
+        median: of all differences.
         largest: absolute value that PyTorch predicts.
-        allowed: what is accepted.
+        allowed: for ``most``.
+        allowed_median: for ``median``.
     """
 
-    absolute: float
+    most: float
+    median: float
     largest: float
     allowed: float
+    allowed_median: float
 
     @property
     def relative(self) -> float:
-        """To the largest value."""
-        return self.absolute / self.largest if self.largest else self.absolute
+        """The largest difference, to the largest value."""
+        return self.most / self.largest if self.largest else self.most
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is no more than rounding; a number that is none never is."""
+        return self.most <= self.allowed and self.median <= self.allowed_median
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,11 @@ def _step(model: Model) -> int:
             f"--dynamic takes sides that are multiples of {step} from {2 * step} on, which "
             f"{height} x {width} are not; give it such an --image-size as well"
         )
+    try:
+        for size in _sizes(InputShape(model.image_size, step=step)):
+            model.backbone.check_size(*size)
+    except ValueError as error:
+        raise ConfigError(f"--dynamic is not for this network: {error}") from error
     return step
 
 
@@ -286,16 +300,27 @@ def compare(
                 values.append((found[id], expected[id], nudged[id]))
     differences = {id: _difference(values) for id, values in seen.items()}
     for id, d in differences.items():
-        if not d.absolute <= d.allowed:  # so that NaN is refused as well
+        if not d.accepted:
             raise RunError(
-                f"the file would not do what the network does: '{id}' differs by {d.absolute:.1e}, "
-                f"where {d.allowed:.1e} is allowed; nothing was written"
+                f"the file would not do what the network does: '{id}' differs by {d.most:.1e} "
+                f"(median {d.median:.1e}), where {d.allowed:.1e} ({d.allowed_median:.1e}) is "
+                "allowed; nothing was written"
             )
     return differences, pictures
 
 
 def _difference(values: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Difference:
-    largest = max(float(expected.abs().max()) for _, expected, _ in values)
-    absolute = torch.stack([(found - expected).abs().max() for found, expected, _ in values]).max()
-    moves = max(float((nudged - expected).abs().max()) for _, expected, nudged in values)
-    return Difference(float(absolute), largest, max(TOLERANCE * largest, moves, 1e-7))
+    """Of what was found, what was expected, and what PyTorch makes of nudged pictures."""
+    found, expected, nudged = (
+        torch.cat([part.flatten() for part in parts]) for parts in zip(*values, strict=True)
+    )
+    off, moves = (found - expected).abs(), (nudged - expected).abs()
+    largest = float(expected.abs().max())
+    least = max(TOLERANCE * largest, 1e-7)
+    return Difference(
+        most=float(off.max()),
+        median=float(off.median()),
+        largest=largest,
+        allowed=max(least, float(moves.max())),
+        allowed_median=max(least, float(moves.median())),
+    )

@@ -1,7 +1,10 @@
 """Tracing: a network as one graph, and that graph in a file."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +76,7 @@ class InputShape:
 
 def trace(graph: Graph, shape: InputShape) -> ExportedProgram:
     """The graph of one forward pass."""
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         return torch.export.export(
             graph, (shape.example(),), dynamic_shapes={INPUT: shape.dims()}, strict=False
         )
@@ -99,7 +102,7 @@ def write_onnx(
         tasks: ids, in the order of the graph's outputs.
         shape: of the graph's input.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         made: Any = torch.onnx.export(
             program.run_decompositions(_POOLS),
             (shape.example(),),
@@ -115,6 +118,18 @@ def write_onnx(
         made.model.metadata_props[KEY] = about
         weights = sum(value.nbytes for value in program.state_dict.values())
         made.save(file, external_data=weights > LARGEST)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporters log and print beside the errors they raise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def average_pool(images: Tensor, size: tuple[int, int]) -> Tensor:
