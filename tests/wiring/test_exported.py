@@ -148,7 +148,7 @@ def with_about(file: Path, change: Any, output: Path) -> Path:
     [
         ("{", "entry of .* is no JSON"),
         ("[]", "entry of .* is no mapping"),
-        ("{}", "cannot rebuild the tasks of .*: 'data'"),
+        ("{}", "cannot rebuild the tasks of .*: tasks is missing"),
         (
             lambda about: about["tasks"]["cls"].update(name="gone"),
             "unknown task .gone",
