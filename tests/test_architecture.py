@@ -18,7 +18,7 @@ CONTRACT = {"backbone", "head", "task", "balancer", "data", "errors", "settings"
 ENGINE = {
     "model", "predictor", "tracing", "sharing", "processes", "gradients", "balancing", "window",
     "step", "train", "evaluate", "full_size", "predict", "checkpoint", "loader", "geometry",
-    "cache", "run", "picture", "plots", "session", "resume", "interruption",
+    "agreement", "cache", "run", "picture", "plots", "session", "resume", "interruption",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "options", "limits", "config", "build",

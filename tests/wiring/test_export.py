@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from mtlkit import export as exporting
 from mtlkit import tracing
+from mtlkit.agreement import _difference
 from mtlkit.build import load_model
 from mtlkit.cli import main
 from mtlkit.errors import ConfigError
-from mtlkit.export import _difference, export_model
+from mtlkit.export import export_model
 from mtlkit.exported import load_exported
 from mtlkit.tracing import average_pool
 
