@@ -145,7 +145,8 @@ def _session(file: Path) -> Any:
     able = onnxruntime.get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in able]
     try:
-        onnx.checker.check_model(str(file))  # refuses data in other folders and behind links
+        # it refuses data in other folders and behind links; so do later versions of onnxruntime
+        onnx.checker.check_model(str(file))
         return onnxruntime.InferenceSession(file, options, providers=providers)
     except Exception as error:  # onnx, protobuf and onnxruntime each have their own
         reason = str(error).strip().partition("\n")[0]

@@ -22,7 +22,7 @@ ENGINE = {
     "files", "checkpoint", "saving", "resume", "random_state", "optimizer_state", "interruption",
     "trouble", "telling", "trackers", "summary", "model_folder", "allowance", "hub", "card",
     "markdown", "record", "picture",
-    "panels", "plots", "heat_maps", "lookahead", "attention", "interval", "student",
+    "agreement", "panels", "plots", "heat_maps", "lookahead", "attention", "interval", "student",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",

@@ -41,5 +41,6 @@ def run(argv: Sequence[str]) -> int:
     print(f"differs from PyTorch, on {report.pictures} random pictures of {sizes} px, at most by")
     width = max(map(len, report.differences))
     for id, d in report.differences.items():
-        print(f"  {id.ljust(width)}  {d.most:.1e}, {d.relative:.1e} of its largest value")
+        print(f"  {id.ljust(width)}  {d.most:.1e}, {d.relative:.1e} of its largest value; "
+              f"median {d.median:.1e}")  # fmt: skip
     return 0

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image
 from saved import save
 
@@ -192,30 +192,46 @@ def test_what_is_no_onnx_file_is_one_line(
         load_exported(tmp_path / "gone.onnx")
 
 
-@pytest.mark.parametrize("place", ["../secret", "{absolute}", "link"])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("../secret", "points outside the directory"),
+        ("{folder}/secret", "should be a relative path"),
+        ("link", "is a symbolic link"),
+        ("inside", None),
+    ],
+)
 def test_data_outside_of_the_files_folder_is_never_read(
-    pairs: Path, tmp_path: Path, place: str
+    pairs: Path, tmp_path: Path, place: str, reason: str | None
 ) -> None:
-    (tmp_path / "in").mkdir()
-    secret = tmp_path / "secret"
-    secret.write_bytes(np.zeros(4096, np.float32).tobytes())
-    (tmp_path / "in" / "link").symlink_to(secret)
     model = onnx.load(pairs)
-    tensor = max(model.graph.initializer, key=lambda t: len(numpy_helper.to_array(t).tobytes()))
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    (tmp_path / "in").mkdir()
+    for file in (tmp_path / "secret", tmp_path / "in" / "inside"):
+        file.write_bytes(tensor.raw_data)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     entry = tensor.external_data.add()
-    entry.key, entry.value = "location", place.format(absolute=secret)
+    entry.key, entry.value = "location", place.format(folder=tmp_path)
     onnx.save(model, tmp_path / "in" / "x.onnx")
-    with pytest.raises(CheckpointError, match=r"cannot read .*x\.onnx as an ONNX file: "):
+    if reason is None:
+        assert load_exported(tmp_path / "in" / "x.onnx").tasks
+        return
+    with pytest.raises(
+        CheckpointError, match=rf"cannot read .*x\.onnx as an ONNX file: .*{reason}"
+    ):
         load_exported(tmp_path / "in" / "x.onnx")
 
 
-def test_data_beside_the_file_must_be_there(
+def test_weights_that_one_file_cannot_hold_lie_beside_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing, "LARGEST", 0)
-    export_model(folder, tmp_path / "x.onnx", tasks=["cls"])
+    report = export_model(folder, tmp_path / "x.onnx", tasks=["cls"])
+    files = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    assert set(files) == {"x.onnx", "x.onnx.data"}
+    assert report.bytes == sum(files.values())
     assert isinstance(load_exported(tmp_path / "x.onnx"), Exported)
     (tmp_path / "x.onnx.data").unlink()
     with pytest.raises(CheckpointError, match=r"cannot read .*x\.onnx as an ONNX file: "):
