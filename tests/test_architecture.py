@@ -22,13 +22,13 @@ ENGINE = {
     "files", "checkpoint", "saving", "resume", "random_state", "optimizer_state", "interruption",
     "trouble", "telling", "trackers", "summary", "model_folder", "allowance", "hub", "card",
     "markdown", "record", "picture",
-    "agreement", "panels", "plots", "heat_maps", "lookahead", "attention", "interval", "student",
+    "agreement", "panels", "plots", "student",
 }  # fmt: skip
 WIRING = {
     "hookspecs", "plugin", "registry", "describe", "source", "tree", "convert", "options",
     "limits", "config", "saved", "build", "help", "cli", "commands", "api", "notebook", "own_data",
     "launch", "bench", "measure", "scaffold", "data_check", "data_preview", "report", "affinity",
-    "effects", "answer", "demo", "export", "exported", "__main__",
+    "demo", "export", "exported", "__main__",
 }  # fmt: skip
 PUBLIC_KIT = {"testing"}
 MAY_IMPORT = {

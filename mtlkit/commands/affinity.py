@@ -49,19 +49,19 @@ def _of_run(folder: Path, options: Sequence[str], own: dict[str, Any], command: 
     if batches < 2:
         raise ConfigError("--batches 1 tells nothing of noise; take 2 or more")
     given = _given(own, command)
-    from mtlkit import affinity, answer  # after the words were read, because of torch
+    from mtlkit.affinity import answer, runs  # after the words were read, because of torch
 
     output = Path(own["output"]) if "output" in own else None
-    affinity.of_run(folder, answer.Wanted(**given), batches=batches, output=output)
+    runs.of_run(folder, answer.Wanted(**given), batches=batches, output=output)
 
 
 def _of_training(options: Sequence[str], own: dict[str, Any], command: str) -> None:
     every = whole_number("every", own.get("every", "10"))
     given = _given(own, command)
     asked = config.parse(options)
-    from mtlkit import affinity, answer  # after the configuration was read, because of torch
+    from mtlkit.affinity import answer, runs  # after the configuration was read, because of torch
 
-    affinity.of_training(asked, answer.Wanted(**given), every=every)
+    runs.of_training(asked, answer.Wanted(**given), every=every)
 
 
 def _given(own: dict[str, Any], command: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtlkit.affinity.interval import Estimate, estimate
 from mtlkit.data import TargetSpec
 from mtlkit.errors import ConfigError
-from mtlkit.interval import Estimate, estimate
 from mtlkit.loader import Batch
 from mtlkit.model import Model, as_floats
 

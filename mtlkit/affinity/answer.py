@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from mtlkit import attention, measure
-from mtlkit.attention import KINDS, Block
+from mtlkit import measure
+from mtlkit.affinity import attention
+from mtlkit.affinity.attention import KINDS, Block
+from mtlkit.affinity.effects import MOST_TASKS, Agreement, Effects, gather, with_interval
+from mtlkit.affinity.heat_maps import heat_maps
+from mtlkit.affinity.interval import Estimate
+from mtlkit.affinity.lookahead import WHOLE, Look
 from mtlkit.data import Split, TargetSpec
-from mtlkit.effects import MOST_TASKS, Agreement, Effects, gather, with_interval
-from mtlkit.heat_maps import heat_maps
-from mtlkit.interval import Estimate
 from mtlkit.loader import Batch, Key, Prepared
-from mtlkit.lookahead import WHOLE, Look
 from mtlkit.session import Run
 
 PICTURED = 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import t as student
 
-from mtlkit.interval import estimate
+from mtlkit.affinity.interval import estimate
 from mtlkit.student import t_quantile
 
 

@@ -5,14 +5,15 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
-from mtlkit import api, attention, effects
-from mtlkit.answer import Found, Wanted, tell
+from mtlkit import api
+from mtlkit.affinity import attention, effects
+from mtlkit.affinity.answer import Found, Wanted, tell
+from mtlkit.affinity.lookahead import Look, Lookahead
 from mtlkit.build import load_model
 from mtlkit.config import from_mapping
 from mtlkit.data import Split
 from mtlkit.errors import CheckpointError, ConfigError
 from mtlkit.loader import Batches
-from mtlkit.lookahead import Look, Lookahead
 from mtlkit.model import TaskBatch
 from mtlkit.session import Run
 from mtlkit.settings import Config

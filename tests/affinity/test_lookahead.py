@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from toys import SIZE, ToyBackbone, ToyData, ToyHead, toy_model
 
 from mtlkit import Features, FeatureSpec, Model
+from mtlkit.affinity.lookahead import PARTS, WHOLE, Look, Lookahead, cosine, in_forward_order
 from mtlkit.loader import Batches, Prepared
-from mtlkit.lookahead import PARTS, WHOLE, Look, Lookahead, cosine, in_forward_order
 from mtlkit.model import TaskBatch
 
 LR = 0.1

@@ -7,9 +7,9 @@ from itertools import chain
 import pytest
 import torch
 
-from mtlkit.effects import Effects, agree, gather, logged, splits
-from mtlkit.interval import Estimate
-from mtlkit.lookahead import Look
+from mtlkit.affinity.effects import Effects, agree, gather, logged, splits
+from mtlkit.affinity.interval import Estimate
+from mtlkit.affinity.lookahead import Look
 
 IDS = ("seg", "cls", "bbox")
 

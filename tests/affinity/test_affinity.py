@@ -147,30 +147,32 @@ def test_a_mistake_is_one_line(
 
 
 def test_several_processes_are_refused(plain: Path) -> None:
-    from mtlkit import affinity, answer, api
+    from mtlkit import api
+    from mtlkit.affinity import answer, runs
     from mtlkit.errors import ConfigError
 
     class Two:
         num_processes = 2
 
-    assembled = api.assemble(affinity.saved_config(plain))
+    assembled = api.assemble(runs.saved_config(plain))
     assembled.accelerator = Two()  # type: ignore[assignment]
     with pytest.raises(ConfigError, match=r"^tasks are measured on one process; start this "
                        r"without a launcher$"):  # fmt: skip
-        affinity.check(assembled, answer.Wanted())
+        runs.check(assembled, answer.Wanted())
 
 
 def test_held_out_images_are_those_of_val(plain: Path) -> None:
-    from mtlkit import affinity, answer, api
+    from mtlkit import api
+    from mtlkit.affinity import answer, runs
     from mtlkit.errors import ConfigError
 
-    assembled = api.assemble(affinity.saved_config(plain))
+    assembled = api.assemble(runs.saved_config(plain))
     assembled.dataset.spec = replace(assembled.dataset.spec, sizes={"train": 24, "test": 4})
-    affinity.check(assembled, answer.Wanted())
+    runs.check(assembled, answer.Wanted())
     with pytest.raises(
         ConfigError, match=r"^--held-out needs a val split, and this data has none$"
     ):
-        affinity.check(assembled, answer.Wanted(held_out=True))
+        runs.check(assembled, answer.Wanted(held_out=True))
 
 
 def test_words_are_read_before_torch_is_imported() -> None:

@@ -8,8 +8,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mtlkit.interval import Estimate, estimate
-from mtlkit.lookahead import Look
+from mtlkit.affinity.interval import Estimate, estimate
+from mtlkit.affinity.lookahead import Look
 from mtlkit.measure import columns
 
 NOISE = "."

@@ -11,7 +11,7 @@ from torch import Tensor
 from toys import SIZE, ToyBackbone, ToyData, ToyHead, toy_model
 
 from mtlkit import Model, TargetSpec
-from mtlkit.attention import check, masks_of, measure, picture, shares
+from mtlkit.affinity.attention import check, masks_of, measure, picture, shares
 from mtlkit.errors import ConfigError
 
 MASK = TargetSpec("mask", classes=("ground", "thing", "other"))
