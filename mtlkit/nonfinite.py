@@ -64,21 +64,14 @@ class Watch:
         accelerator: of the run.
         model: that is trained.
         optimizer: prepared.
-        predict: raw predictions for a batch.
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        accelerator: Accelerator,
-        model: Model,
-        optimizer: Any,
-        predict: Predict,
+        self, policy: Policy, accelerator: Accelerator, model: Model, optimizer: Any
     ) -> None:
         self.policy = policy
         self.model = model
         self.optimizer = optimizer.optimizer
-        self.predict = predict
         self.tell: Callable[[Fault], str] = lambda fault: ""
         """Called about each fault, on every process; what it returns goes into an error."""
         self.deferred = (
@@ -95,30 +88,33 @@ class Watch:
         """Whether a step may be taken back, so that what it changes must be kept."""
         return self.policy != "raise"
 
-    def check(self, window: Window, finite: Tensor) -> Fault | None:
+    def check(self, window: Window, finite: Tensor, predict: Predict) -> Fault | None:
         """What is wrong with a step, before it moves anything, if that is known yet.
+
+        Args:
+            window: of the step.
+            finite: whether its losses and gradients are, one boolean.
+            predict: raw predictions for a batch.
 
         Raises:
             RunError: this step is at fault, or an earlier one that was left open; or too many in
                 a row were.
         """
         if self.deferred:
-            self.settle()
+            self.settle(predict)
             self._open = (window, finite)
             self.optimizer.found_inf = (~finite).float()
             return None
-        return None if bool(finite) else self._find(window)
+        return None if bool(finite) else self._find(window, predict)
 
-    def settle(self) -> None:
+    def settle(self, predict: Predict) -> None:
         """Find out what was left open."""
         left, self._open = self._open, None
         if left is not None and not bool(left[1]):
-            self._find(left[0])
+            self._find(left[0], predict)
 
-    def _find(self, window: Window) -> Fault:
-        fault = find_fault(
-            self.model, self.predict, window.batches, window.active, step=window.step
-        )
+    def _find(self, window: Window, predict: Predict) -> Fault:
+        fault = find_fault(self.model, predict, window.batches, window.active, step=window.step)
         note = self.tell(fault)
         before = [step for step in self._faulty_steps if step != window.step][-IN_A_ROW:]
         self._faulty_steps = [*before, window.step]

@@ -114,10 +114,7 @@ class Step:
             self.parallel = accelerator.prepare_model(self.network)
         balancing.to(self.home)
         self._rows: Rows | None = None
-        self.watch = Watch(
-            on_nonfinite, accelerator, model, optimizer,
-            lambda batch: self._predictions(self.network, batch),
-        )  # fmt: skip
+        self.watch = Watch(on_nonfinite, accelerator, model, optimizer)
 
     def _check_features(self) -> None:
         if self.balancing.needs == "columns":
@@ -157,7 +154,7 @@ class Step:
             return self._nothing()
         reused = self.balancing.reuses(window.early_stats)
         stats, weights, passes = self._gradients(window)
-        fault = self.watch.check(window, self._finite(stats))
+        fault = self.watch.check(window, self._finite(stats), self._predict_alone)
         if fault is not None:
             return self._do_without(fault, window, before)
         self._move(window, stats, weights, reused=reused)
@@ -202,6 +199,10 @@ class Step:
             task.loss(predictions[task.id], target, present)[0]
             for task, target, present in zip(self.tasks, batch.targets, batch.present, strict=True)
         ]
+
+    def _predict_alone(self, batch: TaskBatch) -> Mapping[str, Tensor]:
+        """Without the other processes."""
+        return self._predictions(self.network, batch)
 
     def _predictions(self, network: Network, batch: TaskBatch) -> Mapping[str, Tensor]:
         with self.accelerator.autocast():
@@ -390,8 +391,7 @@ class Step:
         """Show the balancer the losses of the same batches after the step."""
         with kept_buffers(self.model):
             values = [
-                _values(self._sums(self._predictions(self.network, batch), batch))
-                for batch in window.batches
+                _values(self._sums(self._predict_alone(batch), batch)) for batch in window.batches
             ]
         self.balancing.revisit(stats, window.stats(values).losses)
 
@@ -417,7 +417,7 @@ class Step:
         Raises:
             RunError: a loss or gradient was not finite.
         """
-        self.watch.settle()
+        self.watch.settle(self._predict_alone)
 
     def share_buffers(self) -> None:
         """Give all processes the running statistics of the first, so that all evaluate alike."""

