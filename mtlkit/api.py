@@ -109,15 +109,15 @@ def start(run: Run) -> None:
             f"nothing to resume in {folder.path}: it has no checkpoints/last; "
             "start without --resume"
         )
-    if again and run.main:
-        folder.lock()
+    if again:
+        on_main(run, folder.lock)
     if again and run.checkpoints.exist():
         resume(run)
     else:
         for line in run.model.backbone.initialise():
             run.say(line)
-        if not again and run.main:  # last, so that a mistake found before leaves no folder behind
-            folder.create()
+        if not again:  # last, so that a mistake found before leaves no folder behind
+            on_main(run, folder.create)
         if again:
             run.say(f"nothing was saved in {folder.path} yet: it starts from the beginning")
             on_main(run, lambda: folder.rewind(0))

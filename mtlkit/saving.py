@@ -8,7 +8,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from mtlkit.checkpoint import save_tree
-from mtlkit.errors import RunError
+from mtlkit.errors import MtlkitError, RunError
 from mtlkit.evaluate import Scores
 from mtlkit.model_folder import save_model
 from mtlkit.optimizer_state import optimizer_state
@@ -65,17 +65,19 @@ def on_main(run: Run, write: Callable[[], object]) -> None:
     """Write on the main process while the others wait; if that fails, all of them fail.
 
     Raises:
-        RunError: it failed.
+        MtlkitError: what it raised, or that it cannot write.
     """
-    problem: list[str | None] = [None]
+    problem: list[MtlkitError | None] = [None]
     if run.main:
         try:
             write()
+        except MtlkitError as error:
+            problem = [error]
         except OSError as error:
-            problem = [run.folder.cannot_write(run.folder.path, error)]
+            problem = [RunError(run.folder.cannot_write(run.folder.path, error))]
     broadcast_object_list(problem)
-    if problem[0]:
-        raise RunError(problem[0])
+    if problem[0] is not None:
+        raise problem[0]
 
 
 def parameter_names(run: Run) -> dict[nn.Parameter, str]:

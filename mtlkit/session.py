@@ -300,7 +300,7 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
     _check_launcher()
     trackers.check(settings.log_with)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    patience = InitProcessGroupKwargs(
+    waiting = InitProcessGroupKwargs(
         backend="gloo" if on_cpu else "nccl", timeout=timedelta(minutes=settings.timeout)
     )
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
@@ -310,7 +310,7 @@ def make_accelerator(settings: Settings, folder: str) -> Accelerator:
             mixed_precision=settings.precision,
             log_with=list(settings.log_with) or None,
             project_dir=folder,
-            kwargs_handlers=[patience] if world > 1 else None,
+            kwargs_handlers=[waiting] if world > 1 else None,
         )
     except RuntimeError as error:
         if world == 1:
