@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtlkit.checkpoint import load_tree, save_tree
 from mtlkit.errors import CheckpointError
-from mtlkit.model_folder import read_model
+from mtlkit.model_folder import read_model, save_model
 from mtlkit.optimizer_state import load_optimizer_state
 from mtlkit.random_state import set_random_states
 from mtlkit.saving import facts, on_main, parameter_names
@@ -167,6 +167,8 @@ def _lost_best(run: Run) -> bool:
 def _restore_best(run: Run) -> None:
     """Write the best checkpoint again if a crash came before it, or it is damaged."""
     step = run.progress.best_step
+    if step == run.progress.step:  # what is written last may be missing alone
+        save_model(run.folder.model, run.model, run.model_config)
     try:
         if load_tree(run.folder.best)["step"] == step or step != run.progress.step:
             return

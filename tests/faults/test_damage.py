@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import mtlkit.saving
 from mtlkit.checkpoint import FILES, MANIFEST, Checkpoints, load_tree, save_tree
 from mtlkit.cli import main
 from mtlkit.errors import CheckpointError
@@ -200,6 +202,24 @@ def test_a_damaged_best_checkpoint_is_written_again(
     best = [load_tree(folder / "checkpoints" / "best") for folder in (run, trained)]
     assert best[0]["step"] == best[1]["step"]
     assert best[0]["val"] == best[1]["val"]
+
+
+def test_a_crash_before_the_best_model_was_written_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best checkpoint is there, and the model that is to be the same is not."""
+
+    def crash(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(mtlkit.saving, "save_model", crash)
+        assert main(["train", *SMALL, "--output", str(run)]) == 130
+    assert main(["train", "--resume", str(run), "--max-steps", "2"]) == 0
+    found = load_tree(run / "checkpoints" / "best")["model"]
+    kept = load_file(run / "model" / "model.safetensors")
+    assert all(torch.equal(found[name], kept[name]) for name in found)
 
 
 def test_metrics_that_lost_lines_are_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
